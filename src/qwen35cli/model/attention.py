@@ -1,0 +1,42 @@
+"""Gated attention: grouped queries, per-head norms, partial rotary, and a sigmoid gate per channel."""
+
+import torch
+from torch import Tensor, nn
+
+from qwen35cli.kernels import Kernels
+
+from .cache import KVCache
+from .config import TextConfig
+from .layers import Linear, RMSNorm
+
+
+class Attention(nn.Module):
+    """One full-attention mixer, as in every fourth layer and in the MTP layer."""
+
+    def __init__(self, config: TextConfig, kernels: Kernels, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.width = config.head_dim
+        D, inner = config.hidden_size, self.heads * self.width
+        self.q_proj = Linear(D, 2 * inner, kernels, dtype)  # per head: query, then its gate
+        self.k_proj = Linear(D, self.kv_heads * self.width, kernels, dtype)
+        self.v_proj = Linear(D, self.kv_heads * self.width, kernels, dtype)
+        self.o_proj = Linear(inner, D, kernels, dtype)
+        self.q_norm = RMSNorm(self.width, config.rms_norm_eps, kernels, dtype)
+        self.k_norm = RMSNorm(self.width, config.rms_norm_eps, kernels, dtype)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None) -> Tensor:
+        """x: (B, T, D), already normed; cos, sin: (B, T, R). Without a cache: the whole sequence."""
+        B, T, _ = x.shape
+        q, gate = self.q_proj(x).view(B, T, self.heads, 2 * self.width).chunk(2, dim=-1)
+        k = self.k_proj(x).view(B, T, self.kv_heads, self.width)
+        v = self.v_proj(x).view(B, T, self.kv_heads, self.width)
+        q = self.kernels.rotary(self.q_norm(q), cos, sin)
+        k = self.kernels.rotary(self.k_norm(k), cos, sin)
+        if cache is None:
+            keys, values = k.transpose(1, 2), v.transpose(1, 2)
+        else:
+            keys, values = cache.append(k, v)  # (B, KV, S, Dh)
+        y = self.kernels.attention(q, keys, values)  # (B, T, H, Dh)
+        return self.o_proj((y * torch.sigmoid(gate)).flatten(2))

@@ -1,0 +1,304 @@
+"""What the layers remember of the tokens so far.
+
+Dtype policy: the delta state is always float32; convolution rows have the dtype of the activations;
+keys and values have the dtype the cache was made with (bfloat16 unless chosen otherwise).
+
+Two ways back: `rollback` is the short one (drafts of one round), `snapshot` and `restore` the long
+one (an earlier turn). A key/value cache goes back by forgetting a count. A delta state cannot be
+cut: it returns to a copy, and from there repeats the updates that are to stay.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+
+
+class LayerCache(Protocol):
+    """What the engine may ask of a layer's memory; the layer itself knows the concrete class."""
+
+    length: int
+
+    def hold(self) -> None:
+        """From here on keep what `rollback` needs; ends an earlier hold."""
+        ...
+
+    def release(self) -> None:
+        """Stop keeping it; `rollback` may then only go nowhere (delta) or anywhere (keys)."""
+        ...
+
+    def rollback(self, length: int) -> None:
+        """Forget every token past `length`. Raises ValueError where that state was not kept."""
+        ...
+
+    def snapshot(self) -> Any:
+        """What `restore` needs: delta state and rows copied to host memory, or just a length."""
+        ...
+
+    def restore(self, saved: Any) -> None:
+        """Return to `saved`, taken from this cache. Raises ValueError where its keys are gone."""
+        ...
+
+    def nbytes(self) -> int:
+        """Bytes allocated, counted alike on a real and on a meta device."""
+        ...
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class SavedKeys:
+    """A length of a `KVCache`; `valid` until tokens below it are overwritten."""
+
+    length: int
+    valid: bool = True
+
+
+class KVCache:
+    """Keys (normed, rotated) and raw values of one attention layer, allocated for `capacity` tokens.
+
+    keys, values: (B, KV, capacity, Dh). Only the first `length` rows are ever read.
+    """
+
+    def __init__(
+        self, batch: int, heads: int, capacity: int, width: int, dtype: torch.dtype
+    ) -> None:
+        self.length = 0
+        self.capacity = capacity
+        self.keys = torch.empty(batch, heads, capacity, width, dtype=dtype)
+        self.values = torch.empty_like(self.keys)
+        self._saved: WeakSet[SavedKeys] = WeakSet()
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write (B, T, KV, Dh) each behind what is there; returns views (B, KV, S, Dh) of it all.
+
+        Raises:
+            ValueError: more tokens than `capacity`.
+        """
+        end = self.length + keys.shape[1]
+        if end > self.capacity:
+            raise ValueError(f"{end} tokens in a cache of {self.capacity}")
+        self.keys[:, :, self.length : end] = keys.transpose(1, 2)
+        self.values[:, :, self.length : end] = values.transpose(1, 2)
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def hold(self) -> None:
+        """Nothing to keep: forgetting is moving an integer."""
+
+    def release(self) -> None:
+        """Nothing was kept."""
+
+    def rollback(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot roll {self.length} tokens back to {length}")
+        self.length = length
+        for saved in self._saved:
+            saved.valid = saved.valid and saved.length <= length
+
+    def snapshot(self) -> SavedKeys:
+        saved = SavedKeys(self.length)
+        self._saved.add(saved)
+        return saved
+
+    def restore(self, saved: SavedKeys) -> None:
+        if not saved.valid or saved not in self._saved:
+            raise ValueError(f"the keys up to token {saved.length} are gone")
+        self.rollback(min(saved.length, self.length))
+        self.length = saved.length
+
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDelta:
+    """State and rows of a `DeltaCache`, copied to host memory."""
+
+    length: int
+    state: Tensor
+    rows: Tensor
+
+    def nbytes(self) -> int:
+        return self.state.nbytes + self.rows.nbytes
+
+
+@dataclass(slots=True)
+class _Held:
+    """The state as `hold` found it, and every update since: u = (k, d, g), and the rows read."""
+
+    length: int
+    state: Tensor
+    rows: Tensor
+    updates: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)  # (B, T, C) rows that entered the conv
+
+
+class DeltaCache:
+    """The memory of one Gated DeltaNet layer; its size does not depend on the length.
+
+    state: (B, H, K, V) float32. rows: (B, W - 1, C), the last inputs of the convolution before the
+    SiLU, oldest first.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        heads: int,
+        key_width: int,
+        value_width: int,
+        rows: int,
+        channels: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.length = 0
+        self.state = torch.zeros(batch, heads, key_width, value_width)
+        self.rows = torch.zeros(batch, rows, channels, dtype=dtype)
+        self._held: _Held | None = None
+
+    @property
+    def holding(self) -> bool:
+        return self._held is not None
+
+    def advance(self, tokens: int, rows: Tensor, state: Tensor | None = None) -> None:
+        """Move on by `tokens`: the new conv rows, and the new state where it was not made in place.
+
+        Raises:
+            ValueError: while holding, for a state that came without its single updates.
+        """
+        if self._held is not None and state is not None:
+            raise ValueError("while a delta cache is held, tokens go through delta_step")
+        self.rows.copy_(rows)
+        if state is not None:
+            self.state.copy_(state)
+        self.length += tokens
+
+    def record(self, inputs: Tensor, updates: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Note what a later `rollback` repeats: conv inputs (B, T, C) and T updates (k, d, g).
+
+        k: (B, G, K), d: (B, H, V), g: (B, H), as `delta_step` takes and returns them.
+        """
+        if self._held is not None:
+            self._held.inputs.append(inputs)
+            self._held.updates.extend(updates)
+
+    def hold(self) -> None:
+        self._held = _Held(self.length, self.state.clone(), self.rows.clone())
+
+    def release(self) -> None:
+        self._held = None
+
+    def rollback(self, length: int) -> None:
+        if length == self.length:
+            return
+        held = self._held
+        if held is None or not held.length <= length <= self.length:
+            kept = "nothing before it" if held is None else f"{held.length} to {self.length}"
+            raise ValueError(f"cannot roll {self.length} tokens back to {length}; kept: {kept}")
+        stay = length - held.length
+        del held.updates[stay:]
+        inputs = torch.cat([held.rows, *held.inputs], dim=1)[:, : stay + held.rows.shape[1]]
+        held.inputs = [inputs[:, held.rows.shape[1] :]]
+        self.rows.copy_(inputs[:, stay:])
+        self.state.copy_(held.state)
+        for k, d, g in held.updates:  # as `delta_step` does it, in the same order and precision
+            share = d.shape[1] // k.shape[1]
+            self.state.mul_(torch.exp(g)[..., None, None])
+            self.state.add_(k.repeat_interleave(share, dim=1)[..., None] * d[:, :, None])
+        self.length = length
+
+    def snapshot(self) -> SavedDelta:
+        host = torch.device("cpu")
+        return SavedDelta(
+            self.length,
+            self.state.to(host, copy=True),
+            self.rows.to(host, copy=True),
+        )
+
+    def restore(self, saved: SavedDelta) -> None:
+        self._held = None
+        self.state.copy_(saved.state)
+        self.rows.copy_(saved.rows)
+        self.length = saved.length
+
+    def nbytes(self) -> int:
+        return self.state.nbytes + self.rows.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A snapshot of a whole `Cache`."""
+
+    length: int
+    position_delta: int
+    layers: tuple[Any, ...]
+    mtp: Any
+
+    def nbytes(self) -> int:
+        return sum(saved.nbytes() for saved in self.layers if isinstance(saved, SavedDelta))
+
+
+class Cache:
+    """The memory of the whole model: one entry per layer, and the MTP layer's own keys.
+
+    `position_delta` is added to the index of a token to get its position (negative after pictures).
+    The MTP cache is filled only by whoever drafts, so its length is its own affair.
+    """
+
+    def __init__(self, layers: Sequence[KVCache | DeltaCache], mtp: KVCache | None) -> None:
+        self.layers = tuple(layers)
+        self.mtp = mtp
+        self.position_delta = 0
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].length
+
+    def hold(self) -> None:
+        for layer in self.layers:
+            layer.hold()
+
+    def release(self) -> None:
+        for layer in self.layers:
+            layer.release()
+
+    def rollback(self, length: int) -> None:
+        """Forget every token past `length` in all layers; the MTP keys are cut to it as well."""
+        for layer in self.layers:
+            layer.rollback(length)
+        if self.mtp is not None:
+            self.mtp.rollback(min(length, self.mtp.length))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for layer in self.layers:
+            if isinstance(layer, KVCache):
+                layer.rollback(0)
+            else:
+                layer.release()
+                layer.state.zero_()
+                layer.rows.zero_()
+                layer.length = 0
+        if self.mtp is not None:
+            self.mtp.rollback(0)
+        self.position_delta = 0
+
+    def snapshot(self) -> Saved:
+        return Saved(
+            self.length,
+            self.position_delta,
+            tuple(layer.snapshot() for layer in self.layers),
+            None if self.mtp is None else self.mtp.snapshot(),
+        )
+
+    def restore(self, saved: Saved) -> None:
+        for layer, state in zip(self.layers, saved.layers, strict=True):
+            layer.restore(state)
+        if self.mtp is not None:
+            self.mtp.restore(saved.mtp)
+        self.position_delta = saved.position_delta
+
+    def nbytes(self) -> int:
+        layers = sum(layer.nbytes() for layer in self.layers)
+        return layers + (0 if self.mtp is None else self.mtp.nbytes())

@@ -1,0 +1,54 @@
+"""Multi-token prediction: one more attention layer that guesses the token after the next.
+
+Source: vLLM `qwen3_5_mtp`, llama.cpp #24025: embedding half first, hidden state after the final norm.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from qwen35cli.kernels import Kernels
+
+from .cache import KVCache
+from .config import TextConfig
+from .layers import Linear, RMSNorm
+from .rotary import Rotary
+from .text import Block
+
+
+class MTP(nn.Module):
+    """Drafts with the model's own embedding and head; its keys and values live in `Cache.mtp`."""
+
+    def __init__(self, config: TextConfig, kernels: Kernels, dtype: torch.dtype) -> None:
+        super().__init__()
+        D, eps = config.hidden_size, config.rms_norm_eps
+        self.fc = Linear(2 * D, D, kernels, dtype)
+        self.pre_fc_norm_embedding = RMSNorm(D, eps, kernels, dtype)
+        self.pre_fc_norm_hidden = RMSNorm(D, eps, kernels, dtype)
+        self.layers = nn.ModuleList(
+            Block(config, "full_attention", kernels, dtype)
+            for _ in range(config.mtp_num_hidden_layers)
+        )
+        self.norm = RMSNorm(D, eps, kernels, dtype)
+        self.rotary = Rotary(config.rotary)
+
+    def forward(
+        self, embeds: Tensor, hidden: Tensor, positions: Tensor, cache: KVCache | None = None
+    ) -> Tensor:
+        """States whose logits, through the shared head, are those of token i + 2.
+
+        Args:
+            embeds: (B, T, D) embeddings of tokens i + 1 (picture rows where those are pads).
+            hidden: (B, T, D) normed hidden states of tokens i: the target's, or this layer's own
+                output when it drafts on.
+            positions: (3, B, T) of tokens i.
+            cache: advanced by T tokens.
+
+        Returns:
+            (B, T, D), after `mtp.norm`.
+        """
+        cos, sin = self.rotary(positions)
+        x = torch.cat([self.pre_fc_norm_embedding(embeds), self.pre_fc_norm_hidden(hidden)], dim=-1)
+        x = self.fc(x)
+        for layer in self.layers:
+            x = layer(x, cos, sin, cache)
+        return self.norm(x)

@@ -1,0 +1,85 @@
+"""The whole model: text decoder, vision tower, multi-token prediction, and the output head.
+
+Attributes spell the checkpoint; `checkpoint/names.py` knows the prefixes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from qwen35cli.kernels import Kernels
+
+from .cache import Cache, KVCache
+from .config import Config
+from .layers import Linear
+from .mtp import MTP
+from .text import TextModel
+from .vision import VisionModel
+
+
+class Qwen35(nn.Module):
+    """A dense Qwen3.5. Build it under `torch.device("meta")` and fill it with `load_weights`.
+
+    `visual` and `mtp` are None where the checkpoint has none; `lm_head` where it ties the head to
+    the embedding. A_log and the delta norms are float32 in any case; all else has `dtype`.
+    """
+
+    def __init__(
+        self, config: Config, kernels: Kernels, dtype: torch.dtype = torch.bfloat16
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.kernels = kernels
+        text = config.text
+        self.language_model = TextModel(text, kernels, dtype)
+        self.visual = VisionModel(config.vision, kernels, dtype) if config.vision else None
+        self.mtp = MTP(text, kernels, dtype) if text.mtp_num_hidden_layers else None
+        self.lm_head = (
+            None
+            if config.tie_word_embeddings
+            else Linear(text.hidden_size, text.vocab_size, kernels, dtype)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.language_model.embed_tokens.weight.device
+
+    @property
+    def activation_dtype(self) -> torch.dtype:
+        """float32 on a CPU, where a sum costs the same in it; elsewhere that of the weights."""
+        return torch.float32 if self.device.type == "cpu" else self.language_model.norm.weight.dtype
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, D) in the activation dtype."""
+        return self.language_model.embed_tokens(ids).to(self.activation_dtype)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) normed hidden states -> (..., V) float32."""
+        if self.lm_head is not None:
+            return self.lm_head(hidden).float()
+        return self.kernels.linear(hidden, self.language_model.embed_tokens.weight, None).float()
+
+    def make_cache(
+        self,
+        capacity: int,
+        dtype: torch.dtype = torch.bfloat16,
+        batch: int = 1,
+        *,
+        drafts: bool = False,
+    ) -> Cache:
+        """Empty memory for `capacity` tokens; `dtype` is that of keys and values.
+
+        `drafts` adds the keys of the MTP layer, for who wants to draft with it.
+        """
+        text = self.config.text
+
+        def keys() -> KVCache:
+            return KVCache(batch, text.num_key_value_heads, capacity, text.head_dim, dtype)
+
+        with self.device:
+            layers = [
+                keys()
+                if layer.linear_attn is None
+                else layer.linear_attn.make_cache(batch, self.activation_dtype)
+                for layer in self.language_model.layers
+            ]
+            return Cache(layers, keys() if drafts and self.mtp is not None else None)
