@@ -1,0 +1,116 @@
+"""From logits to a token: penalties, temperature, truncation, a seeded draw."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from qwen35cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn. Penalties count generated tokens only, thinking included."""
+
+    temperature: float = 1.0  # 0 is argmax
+    top_k: int = 20  # 0 keeps all
+    top_p: float = 0.95
+    min_p: float = 0.0  # relative to the likeliest token
+    presence_penalty: float = 0.0  # subtracted once from every token already generated
+    repetition_penalty: float = 1.0  # divides (or multiplies, below zero) such logits
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("temperature", 0, 100),
+            ("top_k", 0, 2**31 - 1),
+            ("top_p", 0, 1),
+            ("min_p", 0, 1),
+            ("presence_penalty", -100, 100),
+            ("repetition_penalty", 0.01, 100),
+            ("seed", 0, 2**63 - 1),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}, it must be from {low} to {high}"
+                )
+
+
+# Source: the model card; for `reasoning` it contradicts itself, its best-practice section counts.
+PRESETS: dict[tuple[str, bool], Sampling] = {  # (name, thinking)
+    ("general", True): Sampling(temperature=1.0, top_p=0.95, top_k=20, presence_penalty=1.5),
+    ("coding", True): Sampling(temperature=0.6, top_p=0.95, top_k=20, presence_penalty=0.0),
+    ("general", False): Sampling(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5),
+    ("reasoning", False): Sampling(temperature=1.0, top_p=1.0, top_k=40, presence_penalty=2.0),
+}
+PRESET_NAMES = tuple(dict.fromkeys(name for name, _ in PRESETS))
+
+
+def choose(
+    preset: str, *, thinking: bool, seed: int, given: Mapping[str, float | int]
+) -> Sampling:
+    """The preset's row for this mode, with the values that were `given` put over it.
+
+    A preset without a row for the mode takes that of `general`. Argmax takes no penalty unless one
+    is given.
+
+    Raises:
+        UsageError: no such preset, or a value out of range.
+    """
+    if preset not in PRESET_NAMES:
+        raise UsageError(f"there is no preset {preset!r}", f"--preset {' | '.join(PRESET_NAMES)}")
+    unknown = set(given) - {field.name for field in fields(Sampling)}
+    assert not unknown, unknown
+    row = PRESETS.get((preset, thinking), PRESETS["general", thinking])
+    if given.get("temperature") == 0:
+        row = replace(row, presence_penalty=0.0)
+    return replace(row, seed=seed, **given)  # type: ignore[arg-type]
+
+
+class Sampler:
+    """Draws tokens by one `Sampling`, and remembers them for the penalties.
+
+    `vocab_size` is the number of ids that have a token: the padding rows of the head are never
+    drawn.
+    """
+
+    def __init__(self, sampling: Sampling, vocab_size: int) -> None:
+        self.sampling = sampling
+        self.vocab_size = vocab_size
+        self._generated: set[int] = set()
+        self._random = torch.Generator().manual_seed(sampling.seed)
+
+    @torch.inference_mode()
+    def sample(self, logits: Tensor) -> int:
+        """Draw from (V,) float32 logits, which stay as they are."""
+        token = self._draw(self._penalized(logits[: self.vocab_size]))
+        self._generated.add(token)
+        return token
+
+    def _penalized(self, logits: Tensor) -> Tensor:
+        options = self.sampling
+        if not self._generated or (
+            options.presence_penalty == 0 and options.repetition_penalty == 1
+        ):
+            return logits
+        seen = torch.tensor(sorted(self._generated), device=logits.device)
+        values = logits[seen]
+        factor = options.repetition_penalty
+        values = torch.where(values > 0, values / factor, values * factor)
+        return logits.index_copy(0, seen, values - options.presence_penalty)
+
+    def _draw(self, logits: Tensor) -> int:
+        options = self.sampling
+        if options.temperature == 0:
+            return int(logits.argmax())
+        count = min(options.top_k or len(logits), len(logits))
+        best, tokens = torch.topk(logits.float(), count)  # likeliest first
+        probabilities = torch.softmax(best / options.temperature, dim=-1)
+        before = probabilities.cumsum(-1) - probabilities
+        keep = (before < options.top_p) & (probabilities >= options.min_p * probabilities[0])
+        keep[0] = True
+        weights = (probabilities * keep).cumsum(-1).cpu()
+        point = torch.rand((), generator=self._random) * weights[-1]
+        index = int(torch.searchsorted(weights, point, right=True))
+        return int(tokens[min(index, int(keep.nonzero()[-1]))])
