@@ -1,0 +1,1 @@
+"""From a picture file to the patches the vision tower reads."""
