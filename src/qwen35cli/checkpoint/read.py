@@ -1,0 +1,261 @@
+"""Reading a checkpoint folder, of which nothing is believed and nothing executed.
+
+Opening checks the config and the header of every shard; loading fills a model that was built on the
+meta device, each tensor read straight to where it stays. The files are read, not mapped: a mapping
+dies with SIGBUS when its file is cut, loses its pages when the machine wants memory, and gets no
+huge pages. Numbers of a tensor must have the format of the parameter, or one that widens to it
+without loss (BF16 or F16 to F32); and they must be finite.
+"""
+
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qwen35cli.errors import ModelError
+from qwen35cli.model.config import Config
+
+from .header import Stored, read_header
+from .names import CONFIG, INDEX, OPTIONAL, SHARD_NAME, SINGLE, SPELLING, theirs
+from .strict_json import FETCH_AGAIN, parse_object
+
+MAX_JSON_BYTES = 4 * 2**20  # of config or index; those of the 27B have 0.1
+BLOCK_BYTES = 2**20  # read and checked at once: fits a core's cache
+READERS = 2  # one copies while the other waits for the disk; two fill most memories' bandwidth
+SHOWN = 5  # names in a message
+
+WIDENED = {torch.float32: (torch.bfloat16, torch.float16)}
+# The patterns from which on a number is infinite or not a number, seen as an integer: of the
+# positive ones as a signed, of the negative ones as an unsigned.
+NOT_FINITE = {
+    torch.bfloat16: (np.int16, 0x7F80, np.uint16, 0xFF80),
+    torch.float16: (np.int16, 0x7C00, np.uint16, 0xFC00),
+    torch.float32: (np.int32, 0x7F80_0000, np.uint32, 0xFF80_0000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder whose small files and headers were read and found sound; its weights were not."""
+
+    folder: Path
+    config: Config
+    raw_config: Mapping[str, Any]
+    tensors: Mapping[str, Stored]  # by their names in the checkpoint
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read config and headers of a folder in the Hugging Face layout.
+
+    A config that promises an MTP layer of which the files hold nothing (many fine-tunes drop it) is
+    read as one without.
+
+    Raises:
+        ModelError: a file is missing, damaged, hostile or not of a dense Qwen3.5.
+    """
+    folder = folder.resolve()
+    raw = _read_json(folder, CONFIG)
+    config = Config.from_dict(raw)
+    tensors = _tensors(folder)
+    if not any(name.startswith("mtp.") for name in tensors):
+        config = replace(config, text=replace(config.text, mtp_num_hidden_layers=0))
+    return Checkpoint(folder, config, raw, tensors)
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint, device: torch.device) -> None:
+    """Fill `model`, built on the meta device, with the tensors of `checkpoint`, on `device`.
+
+    Every parameter needs its tensor and every tensor its parameter, but for those of the vision
+    tower or the MTP layer where the model was built without that part. The peak of memory is the
+    weights themselves; on a GPU, a few tensors in the machine's memory.
+
+    Raises:
+        ModelError: names, shapes or formats differ from the model's; a number is not finite; a file
+            changed since it was opened.
+    """
+    parameters = dict(model.named_parameters())
+    wanted = _matched(parameters, checkpoint.tensors)
+
+    def read(name: str) -> Tensor:
+        return _read(wanted[name]).to(device, parameters[name].dtype)
+
+    with ThreadPoolExecutor(READERS, "weights") as readers:
+        try:
+            state = dict(zip(wanted, readers.map(read, wanted), strict=True))
+        except BaseException:
+            readers.shutdown(cancel_futures=True)
+            raise
+    model.load_state_dict(state, assign=True)
+    model.requires_grad_(False)
+
+
+def _tensors(folder: Path) -> dict[str, Stored]:
+    """The tensors of all shards by name, as the index assigns them."""
+    if not os.path.lexists(folder / INDEX):
+        if os.path.lexists(folder / SINGLE):
+            return {tensor.name: tensor for tensor in read_header(_file(folder, SINGLE))}
+        raise ModelError(
+            f"{folder} has no weights: neither {INDEX} nor {SINGLE}",
+            "only safetensors are read, never *.bin or *.pt; fetch the checkpoint again",
+        )
+    assigned = _read_json(folder, INDEX).get("weight_map")
+    if not isinstance(assigned, dict) or not all(isinstance(v, str) for v in assigned.values()):
+        raise ModelError(f"{folder / INDEX} has no weight_map of file names", FETCH_AGAIN)
+    tensors: dict[str, Stored] = {}
+    for shard in sorted(set(assigned.values())):
+        if not SHARD_NAME.fullmatch(shard):
+            raise ModelError(
+                f"{INDEX} names the file {shard[:80]!r}; a shard is a plain *.safetensors name",
+                FETCH_AGAIN,
+            )
+        found = {tensor.name: tensor for tensor in read_header(_file(folder, shard))}
+        expected = {name for name, file in assigned.items() if file == shard}
+        if found.keys() != expected:
+            raise ModelError(
+                f"{shard} and {INDEX} disagree: {_listed('missing', expected - found.keys())}; "
+                + _listed("not assigned to it", found.keys() - expected),
+                FETCH_AGAIN,
+            )
+        tensors |= found
+    return tensors
+
+
+def _matched(parameters: Mapping[str, Tensor], tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The stored tensor of each parameter, by the parameter's name, in the order of the files."""
+    names = {theirs(name): name for name in parameters}
+    omitted = tuple(part for part in OPTIONAL if not any(n.startswith(part) for n in names))
+    unexpected = {n for n in tensors.keys() - names.keys() if not n.startswith(omitted)}
+    missing = names.keys() - tensors.keys()
+    if missing or unexpected:
+        raise ModelError(
+            f"the tensors are not those that {CONFIG} describes: "
+            f"{_listed('missing', missing)}; {_listed('unexpected', unexpected)}",
+            FETCH_AGAIN,
+        )
+    wanted = {name: tensors[stored] for stored, name in names.items()}
+    for name, stored in wanted.items():
+        parameter = parameters[name]
+        if stored.shape != tuple(parameter.shape):
+            raise ModelError(
+                f"{stored.name} has the shape {list(stored.shape)}, "
+                f"{CONFIG} asks for {list(parameter.shape)}",
+                FETCH_AGAIN,
+            )
+        if stored.dtype not in (parameter.dtype, *WIDENED.get(parameter.dtype, ())):
+            raise ModelError(
+                f"{stored.name} is stored as {SPELLING[stored.dtype]}, "
+                f"it must be {SPELLING[parameter.dtype]}",
+                "save the checkpoint in bfloat16; numbers are not rounded in silence",
+            )
+    return dict(sorted(wanted.items(), key=lambda item: (item[1].path, item[1].offset)))
+
+
+def _read(stored: Stored) -> Tensor:
+    """The tensor from its file, block by block, each checked while it is in the cache."""
+    memory = _memory(stored.nbytes)
+    view, raw = memory.numpy(), stored.dtype.itemsize
+    assert BLOCK_BYTES % raw == 0
+    try:
+        with stored.path.open("rb", buffering=0) as file:
+            file.seek(stored.offset)
+            for start in range(0, stored.nbytes, BLOCK_BYTES):
+                block = view[start : start + BLOCK_BYTES]
+                _fill(file, block, stored)
+                _check_finite(block, stored)
+    except OSError as error:
+        raise ModelError(f"{stored.path} cannot be read: {error.strerror}", FETCH_AGAIN) from None
+    return memory.view(stored.dtype).view(stored.shape)
+
+
+def _memory(nbytes: int) -> Tensor:
+    """(nbytes,) uint8 to be filled; in huge pages, where the system has them."""
+    if sys.platform != "linux":
+        return torch.empty(nbytes, dtype=torch.uint8)
+    try:
+        region = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no room for a tensor of {nbytes:,} bytes") from error
+    with suppress(OSError):  # a kernel built without them
+        region.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(region, dtype=torch.uint8)
+
+
+def _fill(file: FileIO, block: "np.ndarray[Any, Any]", stored: Stored) -> None:
+    filled = 0
+    while filled < len(block):
+        count = file.readinto(block[filled:].data)
+        if not count:
+            raise ModelError(
+                f"{stored.path} ends within {stored.name}: it was cut short since it was opened",
+                FETCH_AGAIN,
+            )
+        filled += count
+
+
+def _check_finite(block: "np.ndarray[Any, Any]", stored: Stored) -> None:
+    """Two sweeps for a maximum: nothing is allocated, no thread is started."""
+    if stored.dtype not in NOT_FINITE:
+        return
+    signed, positive, unsigned, negative = NOT_FINITE[stored.dtype]
+    if block.view(signed).max() >= positive or block.view(unsigned).max() >= negative:
+        raise ModelError(
+            f"{stored.name} holds numbers that are not finite (NaN or infinity)", FETCH_AGAIN
+        )
+
+
+def _file(folder: Path, name: str) -> Path:
+    """The regular file `name` of the folder, which may be a link within the repository's cache.
+
+    Hugging Face's cache has `snapshots/REVISION/NAME` link to `blobs/HASH` beside `snapshots`.
+    """
+    path = folder / name
+    try:
+        target = path.resolve(strict=True)
+        kind = target.stat().st_mode
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        why = error.strerror if isinstance(error, OSError) else "a circle of links"
+        raise ModelError(f"{path} cannot be read: {why}", "fetch the checkpoint again") from None
+    roots = [folder]
+    if folder.parent.name == "snapshots":
+        roots.append(folder.parent.parent / "blobs")
+    if not any(target.is_relative_to(root) for root in roots):
+        raise ModelError(
+            f"{path} links to {target}, outside the checkpoint",
+            "copy the file into the folder if you trust it",
+        )
+    if not stat.S_ISREG(kind):
+        raise ModelError(f"{path} is no regular file", FETCH_AGAIN)
+    return target
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = _file(folder, name)
+    with path.open("rb") as file:
+        text = file.read(MAX_JSON_BYTES + 1)
+    if len(text) > MAX_JSON_BYTES:
+        size = path.stat().st_size
+        raise ModelError(f"{path} has {size:,} bytes, allowed are {MAX_JSON_BYTES:,}", FETCH_AGAIN)
+    return parse_object(text, str(folder / name))
+
+
+def _listed(what: str, names: Iterable[str]) -> str:
+    """For a message: how many names there are, and the first of them."""
+    listed = sorted(names)
+    shown = ", ".join(listed[:SHOWN]) + (", …" if len(listed) > SHOWN else "")
+    return f"{len(listed)} {what}" + (f" ({shown})" if listed else "")

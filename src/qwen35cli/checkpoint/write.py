@@ -1,0 +1,128 @@
+"""Writing checkpoints: the Hugging Face layout, every file complete or absent.
+
+A file is written beside its place, flushed to the disk and renamed; `config.json` comes last, so a
+folder that has one has the rest. Inside a shard, as in the original files: wide formats first, then
+by name.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from .names import CONFIG, INDEX, SHARD, SINGLE, SPELLING
+
+ALIGNMENT = 8  # of the tensor data in the file
+
+
+def write_checkpoint(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    shard_bytes: int | None = None,
+) -> None:
+    """Write `state`, under its checkpoint names, and `config` into `folder`, which is made.
+
+    Without `shard_bytes` it is one file without an index; with it, shards of at most so many bytes
+    (or one tensor, where that is larger).
+    """
+    shards = [list(state)] if shard_bytes is None else _split(state, shard_bytes)
+    write_shards(folder, shards, state, state.__getitem__)
+    write_json(folder / CONFIG, config)
+
+
+def write_shards(
+    folder: Path,
+    shards: Sequence[Sequence[str]],
+    layout: Mapping[str, Tensor],
+    fetch: Callable[[str], Tensor],
+) -> None:
+    """Write the named tensors of each shard, then the index where there are several shards.
+
+    Args:
+        folder: made where absent; the config is not written here.
+        shards: tensor names, file by file.
+        layout: shape and dtype by name; the tensors may be on the meta device.
+        fetch: gives the values; asked once per tensor, in the order of the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(shards) == 1:
+        write_tensors(folder / SINGLE, {name: layout[name] for name in shards[0]}, fetch)
+        (folder / INDEX).unlink(missing_ok=True)  # of an older, sharded version
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = SHARD.format(number=number, count=len(shards))
+        write_tensors(folder / file, {name: layout[name] for name in shard}, fetch)
+        weight_map |= dict.fromkeys(shard, file)
+    total = sum(int(layout[name].nbytes) for name in weight_map)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    write_json(folder / INDEX, index)
+
+
+def write_tensors(path: Path, layout: Mapping[str, Tensor], fetch: Callable[[str], Tensor]) -> None:
+    """Write one safetensors file, one tensor in memory at a time. See `write_shards`."""
+    names = sorted(layout, key=lambda name: (-layout[name].itemsize, name))
+    header: dict[str, Any] = {}
+    offset = 0
+    for name in names:
+        meta = layout[name]
+        span = [offset, offset := offset + meta.nbytes]
+        header[name] = {
+            "dtype": SPELLING[meta.dtype],
+            "shape": list(meta.shape),
+            "data_offsets": span,
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    with _whole_file(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            tensor = fetch(name)
+            if (tensor.shape, tensor.dtype) != (layout[name].shape, layout[name].dtype):
+                raise ValueError(f"{name}: {tensor.shape} {tensor.dtype}, not as laid out")
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, as the whole file or not at all."""
+    with _whole_file(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _split(state: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
+    """Names in the order of `state`, cut where a shard would pass `shard_bytes`."""
+    shards: list[list[str]] = []
+    room = 0
+    for name, tensor in state.items():
+        if not shards or tensor.nbytes > room:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append(name)
+        room -= tensor.nbytes
+    return shards
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its name when complete and on the disk."""
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
