@@ -31,7 +31,7 @@ def ids_of(count, seed=0):
 
 def picture(h, w, seed=0):
     pixels = torch.randn(h * w, 1536, generator=torch.Generator().manual_seed(seed))
-    return Patches(pixels=pixels, grid=(1, h, w), size=(16 * w, 16 * h))
+    return Patches(pixels=pixels, grid=(1, h, w), tokens=h * w // 4, size=(16 * w, 16 * h))
 
 
 def last_logits(events):
