@@ -175,9 +175,7 @@ def test_yarn_frequencies_worked_example():
     from qwen35cli.model.config import RotaryConfig, Yarn
     from qwen35cli.model.rotary import Rotary
 
-    yarn = Yarn(
-        factor=4.0, original_max_position_embeddings=262_144, beta_fast=32.0, beta_slow=1.0
-    )
+    yarn = Yarn(factor=4.0, original_max_position_embeddings=262_144, beta_fast=32.0, beta_slow=1.0)
     rotary = Rotary(RotaryConfig(theta=1e7, dim=64, sections=(11, 11, 10), yarn=yarn))
     close(rotary.frequencies[[0, 1, 2, 3]], [1, 0.60429639, 0.36517413, 0.22067341])
     wanted = {14: 8.6596432e-4, 15: 4.7423982e-4, 18: 7.2173874e-5, 21: 8.7597701e-6}

@@ -1,11 +1,11 @@
-"""One table of every op. A backend is a function that returns the table; the model calls through it.
+"""One table of every op. A backend is a function that returns it; the model calls through it.
 
 What a backend does not override it inherits from the reference, visibly, by `replace`. It is chosen
 once, at load; what was asked for by name either loads or raises.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -63,8 +63,29 @@ def _reference() -> Kernels:
     )
 
 
-BACKENDS: dict[Backend, Callable[[], Kernels]] = {"reference": _reference}
-DEFAULTS: dict[str, Backend] = {"cpu": "reference", "cuda": "reference"}
+def _cpu() -> Kernels:
+    from . import cpu
+
+    native = cpu.Native.load()
+    if native is None:
+        return replace(
+            _reference(), backend="cpu", description=cpu.TORCH_ONLY, linear=cpu.torch_linear
+        )
+    return replace(
+        _reference(),
+        backend="cpu",
+        description=native.description,
+        linear=native.linear,
+        rms_norm=native.rms_norm,
+        gated_rms_norm=native.gated_rms_norm,
+        attention=native.attention,
+        delta_step=native.delta_step,
+        delta_chunk=native.delta_chunk,
+    )
+
+
+BACKENDS: dict[Backend, Callable[[], Kernels]] = {"reference": _reference, "cpu": _cpu}
+DEFAULTS: dict[str, Backend] = {"cpu": "cpu", "cuda": "reference"}
 
 
 def select(device: torch.device, backend: str | None = None) -> Kernels:

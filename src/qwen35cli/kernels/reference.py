@@ -1,4 +1,4 @@
-"""Every op of the model in plain torch: the mathematics on a few pages, and the judge of every fast twin.
+"""Every op of the model in plain torch: the mathematics on a few pages, the judge of fast twins.
 
 All of it runs on any device and dtype, and all but `delta_step` can be differentiated. Dtype
 policy: statistics, gates, softmax and the whole delta rule are float32; results come back in the
@@ -81,7 +81,7 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the leading dims of each head (rotate-half: dim i pairs with dim i + R); the rest pass.
+    """Rotate the leading dims of each head (rotate-half: dim i with dim i + R); the rest pass.
 
     Args:
         x: (B, T, H, Dh).
@@ -92,10 +92,9 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     half = cos.shape[-1]
     cos, sin = cos[:, :, None], sin[:, :, None]  # (B, T, 1, R)
-    first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
-    first, second = first.float(), second.float()
+    first, second = x[..., :half].float(), x[..., half : 2 * half].float()
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return torch.cat([turned.to(x.dtype), rest], dim=-1)
+    return torch.cat([turned.to(x.dtype), x[..., 2 * half :]], dim=-1)
 
 
 def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -113,7 +112,9 @@ def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     B, T, H, Dh = q.shape
     KV, S = keys.shape[1:3]
     queries = (q.float() * Dh**-0.5).transpose(1, 2).reshape(B, KV, H // KV * T, Dh)
-    reach = torch.arange(S - T, S, device=q.device).repeat(H // KV)[:, None]  # last key each may see
+    reach = torch.arange(S - T, S, device=q.device).repeat(H // KV)[
+        :, None
+    ]  # last key each may see
     best = torch.full((B, KV, H // KV * T, 1), -torch.inf, device=q.device)
     total = torch.zeros_like(best)
     out = torch.zeros_like(queries)
@@ -123,7 +124,7 @@ def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         if stop > S - T + 1:
             columns = torch.arange(start, stop, device=q.device)
             scores = scores.masked_fill(columns > reach, -torch.inf)
-        # The first block always holds key 0, which every query sees: `best` is finite from there on.
+        # Key 0 is in the first block, and every query sees it: `best` is finite from there on.
         higher = torch.maximum(best, scores.amax(-1, keepdim=True))
         weights = torch.exp(scores - higher)
         shrink = torch.exp(best - higher)
@@ -144,11 +145,12 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segments: tuple[int, ...]
     Returns:
         (N, H, Dh) in the dtype of `q`.
     """
-    outputs = []
-    parts = (tensor.transpose(0, 1).split(segments, dim=1) for tensor in (q, k, v))
-    for queries, keys, values in zip(*parts, strict=True):  # (H, n, Dh) each
-        out = F.scaled_dot_product_attention(queries[None], keys[None], values[None])
+    outputs, start = [], 0
+    for length in segments:
+        queries, keys, values = (x[None, start : start + length].transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(queries, keys, values)  # (1, H, n, Dh)
         outputs.append(out[0].transpose(0, 1))
+        start += length
     return torch.cat(outputs)
 
 
