@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import textwrap
@@ -12,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from qwen35cli.checkpoint.header import Stored
 from qwen35cli.checkpoint.names import CONFIG, INDEX, SINGLE
-from qwen35cli.checkpoint.read import load_weights, open_checkpoint
+from qwen35cli.checkpoint.read import _check_finite, load_weights, open_checkpoint
 from qwen35cli.checkpoint.write import write_checkpoint
 from qwen35cli.errors import ModelError
 from qwen35cli.kernels import select
@@ -201,7 +201,7 @@ def test_a_shard_may_link_to_the_blobs_of_its_cache(sharded, tmp_path):
     load(snapshot)
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(path)])
 def test_a_shard_is_a_regular_file(sharded, make):
     shard = next(sharded.glob("*-00001-of-*"))
     shard.unlink()
@@ -220,7 +220,7 @@ def test_a_missing_shard_is_named(sharded):
 def test_index_and_shard_must_agree(sharded):
     other = next(sharded.glob("*-00001-of-*")).name
     edit_index(sharded, model__language_model__norm__weight=other)
-    with pytest.raises(ModelError, match="disagree.*norm.weight"):
+    with pytest.raises(ModelError, match=r"disagree.*norm\.weight"):
         open_checkpoint(sharded)
 
 
@@ -291,20 +291,21 @@ def test_a_file_cut_short_after_opening_is_an_error_not_a_signal(sharded):
     assert "cut short since it was opened" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_peak_of_loading_is_the_weights_themselves(tmp_path):
-    """200 MB in six matrices: a second copy of one of them would be seen."""
-    folder, rows = tmp_path, 2**14
-    state = {f"w{i}": torch.full((rows, 1024), 0.5, dtype=torch.bfloat16) for i in range(6)}
+    """32 MB in four matrices: a second copy of one of them would be seen."""
+    folder, rows = tmp_path, 2**12
+    state = {f"w{i}": torch.full((rows, 1024), 0.5, dtype=torch.bfloat16) for i in range(4)}
     write_checkpoint(folder, state, tiny_config())
     script = f"""
-        import resource
         import torch
         from pathlib import Path
         from qwen35cli.checkpoint.header import read_header
         from qwen35cli.checkpoint.read import Checkpoint, load_weights
 
         def peak():
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
         model = torch.nn.Module()
         tensors = {{t.name: t for t in read_header(Path({str(folder / SINGLE)!r}))}}
@@ -324,20 +325,15 @@ def test_the_peak_of_loading_is_the_weights_themselves(tmp_path):
         check=True,
         cwd=Path(__file__).parents[2],
     )
-    assert 0.9 < float(done.stdout) < 1.1
+    assert 0.9 < float(done.stdout) < 1.2
 
 
 def test_no_bit_pattern_slips_through_the_check_for_finite_numbers():
-    from qwen35cli.checkpoint.header import Stored
-    from qwen35cli.checkpoint.read import _check_finite
-
-    for bits in range(2**16):
-        value = struct.pack("<H", bits)
-        number = torch.frombuffer(bytearray(value), dtype=torch.bfloat16)
-        stored = Stored("w", torch.bfloat16, (1,), Path("f"), 0)
-        block = number.view(torch.uint8).numpy()
-        if number.isfinite():
-            _check_finite(block, stored)
-        else:
-            with pytest.raises(ModelError):
-                _check_finite(block, stored)
+    numbers = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    stored = Stored("w", torch.bfloat16, (1,), Path("f"), 0)
+    _check_finite(numbers[numbers.isfinite()].view(torch.uint8).numpy(), stored)
+    bad = numbers[~numbers.isfinite()]
+    assert len(bad) == 256
+    for number in bad.split(1):
+        with pytest.raises(ModelError):
+            _check_finite(number.view(torch.uint8).numpy(), stored)

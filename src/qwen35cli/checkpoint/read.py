@@ -117,13 +117,15 @@ def _tensors(folder: Path) -> dict[str, Stored]:
     assigned = _read_json(folder, INDEX).get("weight_map")
     if not isinstance(assigned, dict) or not all(isinstance(v, str) for v in assigned.values()):
         raise ModelError(f"{folder / INDEX} has no weight_map of file names", FETCH_AGAIN)
-    tensors: dict[str, Stored] = {}
-    for shard in sorted(set(assigned.values())):
+    shards = sorted(set(assigned.values()))
+    for shard in shards:
         if not SHARD_NAME.fullmatch(shard):
             raise ModelError(
                 f"{INDEX} names the file {shard[:80]!r}; a shard is a plain *.safetensors name",
                 FETCH_AGAIN,
             )
+    tensors: dict[str, Stored] = {}
+    for shard in shards:
         found = {tensor.name: tensor for tensor in read_header(_file(folder, shard))}
         expected = {name for name, file in assigned.items() if file == shard}
         if found.keys() != expected:
