@@ -20,7 +20,7 @@ def tiny_config(
     mtp: bool = True,
     **text: Any,
 ) -> dict[str, Any]:
-    """A `config.json` as the real ones are written: r = value_heads / 2 value heads per key head."""
+    """A `config.json` as the real ones are written: r = value_heads / 2."""
     raw: dict[str, Any] = {
         "architectures": ["Qwen3_5ForConditionalGeneration"],
         "model_type": "qwen3_5",
@@ -136,5 +136,7 @@ def write_tiny_checkpoint(folder: Path, raw: dict[str, Any] | None = None, seed:
     from qwen35cli.checkpoint.write import write_checkpoint
 
     raw = raw or tiny_config()
-    write_checkpoint(folder, checkpoint_state(tiny_model(raw, dtype=torch.bfloat16, seed=seed)), raw)
+    write_checkpoint(
+        folder, checkpoint_state(tiny_model(raw, dtype=torch.bfloat16, seed=seed)), raw
+    )
     return folder

@@ -50,7 +50,9 @@ def test_layer_types_follow_the_interval_where_they_are_not_written_out():
 @pytest.mark.parametrize("section", ["text_config", "vision_config"])
 def test_absurd_numbers_are_refused_with_the_field_and_the_ceiling(section):
     raw = tiny_config()
-    checked = [name for name in raw[section] if name in CEILINGS and name != "full_attention_interval"]
+    checked = [
+        name for name in raw[section] if name in CEILINGS and name != "full_attention_interval"
+    ]
     assert len(checked) >= 10
     for name in checked:
         for value in (CEILINGS[name] + 1, 2**63, -1, 0.5, "8", True, None):

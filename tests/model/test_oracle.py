@@ -63,9 +63,7 @@ def test_prefill_in_awkward_chunks_then_decode_equals_transformers(pair, cuts):
     for stop in [*cuts, 100, *range(101, 111)]:
         pieces.append(ours(model, ids[:, start:stop], cache=cache))
         start = stop
-    torch.testing.assert_close(
-        torch.cat(pieces, dim=1), expected, rtol=TOLERANCE, atol=TOLERANCE
-    )
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=TOLERANCE, atol=TOLERANCE)
     assert cache.length == 110
 
 
@@ -134,9 +132,7 @@ def test_pictures_and_decode_after_them_equal_transformers(pair):
     for token in tail[0]:
         position = torch.full((3, 1, 1), cache.length + delta)
         pieces.append(ours(model, token.view(1, 1), position, cache))
-    torch.testing.assert_close(
-        torch.cat(pieces, dim=1), expected, rtol=TOLERANCE, atol=TOLERANCE
-    )
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_positions_and_delta_equal_transformers():
@@ -203,6 +199,4 @@ def test_mtp_equals_a_decoder_layer_of_transformers_between_its_norms():
         model.mtp(embeds[:, a:b], hidden[:, a:b], positions[..., a:b], cache)
         for a, b in [(0, 20), (20, 21), (21, 37)]
     ]
-    torch.testing.assert_close(
-        torch.cat(pieces, dim=1), expected, rtol=TOLERANCE, atol=TOLERANCE
-    )
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=TOLERANCE, atol=TOLERANCE)

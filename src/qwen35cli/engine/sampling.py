@@ -47,9 +47,7 @@ PRESETS: dict[tuple[str, bool], Sampling] = {  # (name, thinking)
 PRESET_NAMES = tuple(dict.fromkeys(name for name, _ in PRESETS))
 
 
-def choose(
-    preset: str, *, thinking: bool, seed: int, given: Mapping[str, float | int]
-) -> Sampling:
+def choose(preset: str, *, thinking: bool, seed: int, given: Mapping[str, float | int]) -> Sampling:
     """The preset's row for this mode, with the values that were `given` put over it.
 
     A preset without a row for the mode takes that of `general`. Argmax takes no penalty unless one

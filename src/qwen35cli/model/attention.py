@@ -1,4 +1,4 @@
-"""Gated attention: grouped queries, per-head norms, partial rotary, and a sigmoid gate per channel."""
+"""Gated attention: grouped queries, per-head norms, partial rotary, a sigmoid gate per channel."""
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.width, config.rms_norm_eps, kernels, dtype)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None) -> Tensor:
-        """x: (B, T, D), already normed; cos, sin: (B, T, R). Without a cache: the whole sequence."""
+        """x: (B, T, D), already normed; cos, sin: (B, T, R). No cache: the whole sequence."""
         B, T, _ = x.shape
         q, gate = self.q_proj(x).view(B, T, self.heads, 2 * self.width).chunk(2, dim=-1)
         k = self.k_proj(x).view(B, T, self.kv_heads, self.width)

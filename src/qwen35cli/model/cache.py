@@ -56,7 +56,7 @@ class SavedKeys:
 
 
 class KVCache:
-    """Keys (normed, rotated) and raw values of one attention layer, allocated for `capacity` tokens.
+    """Normed, rotated keys and raw values of one attention layer, with room for `capacity` tokens.
 
     keys, values: (B, KV, capacity, Dh). Only the first `length` rows are ever read.
     """

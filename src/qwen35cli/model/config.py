@@ -202,7 +202,11 @@ class _Section:
 
     def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
         value = self._value(name) if default is None else self.raw.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
             raise self._refuse(name, value, f"a number from {low:g} to {high:g}")
         return float(value)
 

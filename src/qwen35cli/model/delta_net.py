@@ -1,5 +1,6 @@
-"""Gated DeltaNet: a convolution, then a matrix-valued memory per head, decayed and corrected by each
-token. Source: arXiv:2412.06464; layout of Qwen3.5 (four separate, flat projections)."""
+"""Gated DeltaNet: a convolution, then a matrix-valued memory per head, which each token decays and
+corrects. Source: arXiv:2412.06464; layout of Qwen3.5 (four separate, flat projections).
+"""
 
 import torch
 from torch import Tensor, nn
@@ -63,15 +64,15 @@ class DeltaNet(nn.Module):
         inputs = self.in_proj_qkv(x)  # (B, T, C)
         mixed, rows = self.kernels.causal_conv(inputs, self.conv1d.weight, cache.rows)
         keys = self.key_heads * self.key_width
-        q, k, v = mixed.split([keys, keys, self.heads * self.value_width], dim=-1)
-        q = self.kernels.l2_norm(q.unflatten(-1, (self.key_heads, -1))) * self.key_width**-0.5
-        k = self.kernels.l2_norm(k.unflatten(-1, (self.key_heads, -1)))  # (B, T, G, K)
-        v = v.unflatten(-1, (self.heads, -1))  # (B, T, H, V)
+        q, k, v = mixed[..., :keys], mixed[..., keys : 2 * keys], mixed[..., 2 * keys :]
+        q = self.kernels.l2_norm(q.view(B, T, self.key_heads, -1)) * self.key_width**-0.5
+        k = self.kernels.l2_norm(k.view(B, T, self.key_heads, -1))  # (B, T, G, K)
+        v = v.view(B, T, self.heads, -1)  # (B, T, H, V)
         g, beta = self.kernels.delta_gates(
             self.in_proj_a(x), self.in_proj_b(x), self.A_log, self.dt_bias
         )
         y = self._read_and_write(cache, inputs, rows, q, k, v, g, beta)  # (B, T, H, V)
-        z = self.in_proj_z(x).unflatten(-1, (self.heads, -1))
+        z = self.in_proj_z(x).view(B, T, self.heads, -1)
         return self.out_proj(self.norm(y.to(x.dtype), z).flatten(2))
 
     def _read_and_write(

@@ -1,6 +1,6 @@
 """Multi-token prediction: one more attention layer that guesses the token after the next.
 
-Source: vLLM `qwen3_5_mtp`, llama.cpp #24025: embedding half first, hidden state after the final norm.
+Source: vLLM `qwen3_5_mtp`, llama.cpp #24025: embedding first, hidden state after the final norm.
 """
 
 import torch

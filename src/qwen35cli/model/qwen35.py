@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
 
-from .cache import Cache, KVCache
+from .cache import Cache, DeltaCache, KVCache
 from .config import Config
 from .layers import Linear
 from .mtp import MTP
-from .text import TextModel
+from .text import Block, TextModel
 from .vision import VisionModel
 
 
@@ -76,10 +76,10 @@ class Qwen35(nn.Module):
             return KVCache(batch, text.num_key_value_heads, capacity, text.head_dim, dtype)
 
         with self.device:
-            layers = [
-                keys()
-                if layer.linear_attn is None
-                else layer.linear_attn.make_cache(batch, self.activation_dtype)
-                for layer in self.language_model.layers
-            ]
+            layers: list[KVCache | DeltaCache] = []
+            for layer in self.language_model.layers:
+                assert isinstance(layer, Block)
+                mixer = layer.linear_attn
+                delta = mixer and mixer.make_cache(batch, self.activation_dtype)
+                layers.append(delta or keys())
             return Cache(layers, keys() if drafts and self.mtp is not None else None)

@@ -1,4 +1,4 @@
-"""Positions and their rotation: three axes, interleaved over the frequencies; YaRN where asked for."""
+"""Positions and their rotation: three axes, interleaved over the frequencies; YaRN if asked for."""
 
 import math
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ ROTARY_THETA = 10_000.0
 
 
 class PatchProjection(nn.Module):
-    """The patch convolution, whose kernel equals its stride: a linear map of each flattened patch."""
+    """The patch convolution; its kernel equals its stride, so it is a linear map of each patch."""
 
     def __init__(self, config: VisionConfig, kernels: Kernels, dtype: torch.dtype) -> None:
         super().__init__()
