@@ -122,7 +122,10 @@ def test_yarn_is_read():
     raw["text_config"]["rope_parameters"].update(
         rope_type="yarn", factor=4.0, original_max_position_embeddings=262_144
     )
-    yarn = Config.from_dict(raw).text.rotary.yarn
+    assert Config.from_dict(tiny_config()).text.max_context == 4096
+    text = Config.from_dict(raw).text
+    assert text.max_context == 1_048_576
+    yarn = text.rotary.yarn
     assert yarn is not None
     assert (yarn.factor, yarn.beta_fast, yarn.beta_slow) == (4.0, 32.0, 1.0)
 

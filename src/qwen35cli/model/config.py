@@ -90,6 +90,13 @@ class TextConfig:
         return len(self.layer_types)
 
     @property
+    def max_context(self) -> int:
+        """Tokens that positions reach: as trained, or further where YaRN stretches them."""
+        yarn = self.rotary.yarn
+        stretched = int(yarn.factor * yarn.original_max_position_embeddings) if yarn else 0
+        return max(self.max_position_embeddings, stretched)
+
+    @property
     def conv_channels(self) -> int:
         """Channels of a delta layer's convolution: queries, keys and values side by side."""
         keys = self.linear_num_key_heads * self.linear_key_head_dim
