@@ -1,12 +1,12 @@
-"""Our formatting against the checkpoint's own template, id for id.
+"""Our formatting against an oracle, id for id: architecture.md section 8 through jinja2.
 
-chat_template.jinja is Qwen/Qwen3.5-4B's (Apache-2.0, known by its SHA-256), used in tests only.
+chat_template.jinja says the section once more, independently of `render`.
 The two must differ where a text contains the name of a control token: there ours stays text.
 """
 
-import hashlib
 import json
 import random
+import re
 from pathlib import Path
 
 import jinja2.exceptions
@@ -25,15 +25,17 @@ from qwen35cli.text.template import (
 )
 
 TEMPLATE = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
+# The template of 0.8B and 2B differs in the generation prompt only.
+OPEN, EMPTY = r"{{- '<think>\n' -}}", r"{{- '<think>\n\n</think>\n\n' -}}"
+CHOICE = """
+    {{%- if enable_thinking is defined and enable_thinking is {} -%}}
+        {}
+    {{%- else -%}}
+        {}
+    {{%- endif -%}}
+"""
 SMALL_TEMPLATE = TEMPLATE.replace(
-    r"""is false %}
-        {{- '<think>\n\n</think>\n\n' }}
-    {%- else %}
-        {{- '<think>\n' }}""",
-    r"""is true %}
-        {{- '<think>\n' }}
-    {%- else %}
-        {{- '<think>\n\n</think>\n\n' }}""",
+    CHOICE.format("false", EMPTY, OPEN), CHOICE.format("true", OPEN, EMPTY)
 )
 
 GET_WEATHER = {
@@ -51,7 +53,7 @@ GET_WEATHER = {
 
 
 def compile_template(source):
-    """The template as transformers compiles it."""
+    """The template compiled with the settings that transformers has."""
 
     def raise_exception(message):
         raise jinja2.exceptions.TemplateError(message)
@@ -71,7 +73,7 @@ ORACLE = compile_template(TEMPLATE)
 
 
 def as_json(message, *, as_string):
-    """The message as the template wants it."""
+    """The message as templates want it."""
     items = [
         {"type": "text", "text": p.text} if isinstance(p, Text) else {"type": "image"}
         for p in message.content
@@ -176,7 +178,7 @@ class Conversations:
         ]
 
 
-def test_random_conversations_give_the_templates_ids(small, reference):
+def test_random_conversations_give_the_oracles_ids(small, reference):
     make = Conversations(seed=9)
     refused = 0
     for _ in range(4000):
@@ -200,11 +202,6 @@ def test_random_conversations_give_the_templates_ids(small, reference):
         )
         assert ids == ids_of(text, reference, pictures_of(messages)), text
     assert 400 < refused < 1600
-
-
-def test_the_template_is_the_published_one():
-    digest = hashlib.sha256(TEMPLATE.encode()).hexdigest()
-    assert digest == "a4aee8afcf2e0711942cf848899be66016f8d14a889ff9ede07bca099c28f715"
 
 
 def ask(text="Hello"):
@@ -345,6 +342,12 @@ def test_the_examples_of_the_reference(small, reference, real, golden, messages,
     )
     ids = render(messages, real, thinking=thinking, tools=tools)
     assert b"".join(map(real.token_bytes, ids)).decode() == golden
+    assert golden == ORACLE.render(
+        messages=[as_json(m, as_string=True) for m in messages],
+        tools=tools,
+        enable_thinking=thinking,
+        add_generation_prompt=True,
+    )
 
 
 def test_each_picture_takes_its_tokens(small):
@@ -374,6 +377,85 @@ def test_each_picture_takes_its_tokens(small):
 def test_what_cannot_be_rendered_is_said(small, messages, message):
     with pytest.raises(UsageError, match=message):
         render(messages, small, thinking=True)
+
+
+# What the section says of contents, and `render` has no counterpart for: checks of the oracle.
+
+USER = {"role": "user", "content": "Q"}
+QUESTION = "<|im_start|>user\nQ<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (None, ""),
+        (" \n a \n", "a"),
+        ([{"text": " a"}, {"text": "b "}], "ab"),
+        (
+            [{"image_url": "u"}, {"type": "image"}],
+            "<|vision_start|><|image_pad|><|vision_end|>" * 2,
+        ),
+        ([{"video": "u"}, {"type": "video"}], "<|vision_start|><|video_pad|><|vision_end|>" * 2),
+    ],
+)
+def test_the_oracle_reads_every_form_of_content(content, shown):
+    messages = [{"role": "user", "content": content}]
+    assert ORACLE.render(messages=messages) == f"<|im_start|>user\n{shown}<|im_end|>\n"
+
+
+def test_the_oracle_numbers_pictures_over_the_conversation():
+    messages = [
+        {"role": "user", "content": [{"image": 1}, {"video": 1}]},
+        {"role": "user", "content": [{"image": 2}]},
+    ]
+    text = ORACLE.render(messages=messages, add_vision_id=True)
+    assert re.findall(r"\w+ \d: ", text) == ["Picture 1: ", "Video 1: ", "Picture 2: "]
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ({"content": "A"}, "<think>\n\n</think>\n\nA"),
+        ({"content": "x<think>\n R \n</think>\n\nA"}, "<think>\nR\n</think>\n\nA"),
+        ({"content": "R</think>m</think>\nA"}, "<think>\nR\n</think>\n\nA"),
+        (
+            {"content": "a</think>b", "reasoning_content": " R "},
+            "<think>\nR\n</think>\n\na</think>b",
+        ),
+    ],
+)
+def test_the_oracle_splits_reasoning_from_the_answer(answer, shown):
+    text = ORACLE.render(messages=[USER, {"role": "assistant", **answer}])
+    assert text == f"{QUESTION}<|im_start|>assistant\n{shown}<|im_end|>\n"
+
+
+def test_the_oracle_takes_a_wrapped_tool_response_for_no_query():
+    answer = {"role": "assistant", "content": "A", "reasoning_content": "R"}
+    wrapped = {"role": "user", "content": "<tool_response>\n1\n</tool_response>"}
+    assert "R\n</think>" in ORACLE.render(messages=[USER, answer, wrapped])
+    assert "R\n</think>" not in ORACLE.render(messages=[USER, answer, USER])
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "No messages"),
+        ([{"role": "user", "content": "<tool_response></tool_response>"}], "No user query"),
+        ([USER, {"role": "system", "content": "S"}], "must be at the beginning"),
+        ([{"role": "system", "content": [{"image": 1}]}, USER], "cannot contain images"),
+        ([{"role": "system", "content": [{"video": 1}]}, USER], "cannot contain videos"),
+        ([USER, {"role": "function", "content": ""}], "Unexpected message role"),
+        ([{"role": "user", "content": [{"type": "audio"}]}], "Unexpected item"),
+        ([{"role": "user", "content": 1}], "Unexpected content"),
+        (
+            [USER, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{}"}]}],
+            "must be a mapping",
+        ),
+    ],
+)
+def test_the_oracle_raises_where_the_section_says(messages, message):
+    with pytest.raises(jinja2.exceptions.TemplateError, match=message):
+        ORACLE.render(messages=messages)
 
 
 # Control tokens in untrusted text
@@ -435,10 +517,28 @@ def test_a_hostile_template_in_the_folder_changes_nothing(small_folder, small):
 
 
 def test_the_default_of_thinking_is_read_off_the_template():
-    digest = hashlib.sha256(SMALL_TEMPLATE.encode()).hexdigest()
-    assert digest.startswith("273d8e0e")  # as published with 0.8B and 2B
     assert thinks_by_default(TEMPLATE)
     assert not thinks_by_default(SMALL_TEMPLATE)
+
+
+ELSEWHERE = "{%- if enable_thinking is true %}{%- else %}</think>{%- endif %}\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "thinks"),
+    [
+        ("if enable_thinking is defined and enable_thinking is false %}EMPTY{%- else %}OPEN", True),
+        ("if enable_thinking is defined and enable_thinking is true %}OPEN{%- else %}EMPTY", False),
+        ("if enable_thinking is defined and not enable_thinking %}EMPTY{% else %}OPEN", True),
+        ("if enable_thinking %}OPEN{%- else -%}EMPTY", False),
+        ("if true %}OPEN", True),
+        ("if true %}EMPTY", False),
+    ],
+)
+def test_the_default_is_what_the_generation_prompt_falls_back_to(prompt, thinks):
+    choice = prompt.replace("OPEN", OPEN).replace("EMPTY", EMPTY)
+    template = f"{ELSEWHERE}{{% if add_generation_prompt %}}{{%- {choice}{{% endif %}}{{% endif %}}"
+    assert thinks_by_default(template) is thinks
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, SMALL_TEMPLATE])

@@ -258,6 +258,9 @@ def _trim(parts: Sequence[Part]) -> tuple[Part, ...]:
 def thinks_by_default(chat_template_text: str) -> bool:
     """Whether a checkpoint thinks unless told otherwise, read off its template's text.
 
-    4B, 9B and 27B test `enable_thinking is false`, 0.8B and 2B `enable_thinking is true`.
+    Templates end with the generation prompt, and that with what an absent `enable_thinking` falls
+    back to: 4B, 9B and 27B leave the think block open there, 0.8B and 2B close it.
     """
-    return not re.search(r"\benable_thinking\s+is\s+true\b", chat_template_text)
+    generation_prompt = chat_template_text.rpartition("add_generation_prompt")[2]
+    fallback = re.split(r"\belse\b", generation_prompt)[-1]
+    return "</think>" not in fallback
