@@ -1,0 +1,1 @@
+"""What each command means, without a terminal."""

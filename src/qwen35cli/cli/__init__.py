@@ -1,0 +1,111 @@
+"""The command `qwen35`: its list of commands, and the one place where errors become two lines."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from qwen35cli import __version__
+from qwen35cli.errors import InterruptedByUser, Qwen35Error
+
+from . import signals, stdin
+from .ask import ask, bare
+from .chat import chat
+from .terminal import ReaderGone, Terminal
+
+EXIT_CODES = """\
+Exit codes:
+  0  done, also when --max-tokens cut the answer
+  1  any other error
+  2  wrong usage: unknown flag or command, bad value, missing input
+  3  model missing, not readable, or not a Qwen3.5
+  4  no usable GPU, and --device cpu was not given
+  5  does not fit, or memory ran out
+  6  prompt longer than the context
+  7  answer does not satisfy the schema
+130  interrupted by Ctrl-C or SIGTERM
+141  the reader of our pipe went away"""
+READER_GONE = 141
+OWN_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
+
+app = typer.Typer(
+    name="qwen35",
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command()(ask)
+app.command()(chat)
+app.command(hidden=True)(bare)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qwen35 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Run Qwen3.5-4B on this machine: text and pictures, in the terminal and in pipes.
+
+    Examples:
+      qwen35 chat
+      qwen35 ask "Why is the sky blue?"
+      git diff | qwen35 ask "Write a commit message."
+      qwen35 chat --model demo
+    """
+
+
+def with_command(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the command that a call without one stands for."""
+    if not arguments:
+        return ["bare"] if stdin.is_piped() else ["--help"]
+    if arguments[0].startswith("-") and arguments[0] not in OWN_FLAGS:
+        return ["bare", *arguments]
+    return [*arguments]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one call; the exit code."""
+    terminal = Terminal()
+    try:
+        with signals.sigterm_as_interrupt():
+            code = app(
+                with_command(arguments), prog_name="qwen35", standalone_mode=False, obj=terminal
+            )
+        return code or 0
+    except InterruptedByUser as error:
+        return error.exit_code
+    except Qwen35Error as error:
+        terminal.error(error.message, error.hint)
+        return error.exit_code
+    except typer.TyperException as error:
+        terminal.error(*_usage(error))
+        return error.exit_code
+    except ReaderGone:
+        return READER_GONE
+    except Exception as error:  # a mistake of ours: said in the same form, whole under -v
+        terminal.failure(error)
+        return 1
+    finally:
+        terminal.clear_status()
+
+
+def _usage(error: typer.TyperException) -> tuple[str, str]:
+    """Typer's complaint as our two lines."""
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    command = context.command_path.removesuffix(" bare") if context else "qwen35"
+    return message[:1].lower() + message[1:].rstrip("."), f"{command} --help"
+
+
+def main() -> None:
+    """The entry point."""
+    sys.exit(run(sys.argv[1:]))

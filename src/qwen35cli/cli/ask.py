@@ -1,0 +1,96 @@
+"""`qwen35 ask`: one answer, then exit."""
+
+import typer
+
+from qwen35cli.errors import InterruptedByUser, Qwen35Error, UsageError
+
+from . import stdin
+from .options import Flags, Prompt, grouped
+from .terminal import Sink, Terminal
+
+NOTHING = UsageError("there is nothing to answer", 'qwen35 ask "Why is the sky blue?"')
+
+
+@grouped
+def ask(context: typer.Context, prompt: Prompt = None, *, flags: Flags) -> None:
+    """Answer once, then exit. The answer is all that stdout gets.
+
+    Examples:
+      qwen35 ask "Why is the sky blue?"
+      cat notes.txt | qwen35 ask "Sum this up in five lines."
+      qwen35 ask -i cat.jpg "What breed is it?"
+      qwen35 ask --json "Name three rivers." | jq -r .answer
+    """
+    answer_once(context, prompt, flags)
+
+
+@grouped
+def bare(context: typer.Context, *, flags: Flags) -> None:
+    """`qwen35` with flags and no command: as `ask`, but no bare word is taken as a prompt."""
+    answer_once(context, None, flags)
+
+
+def answer_once(context: typer.Context, prompt: str | None, flags: Flags) -> None:
+    """Read what is asked, check what is cheap to check, load the weights, answer.
+
+    Raises:
+        InterruptedByUser: Ctrl-C or SIGTERM; what was written so far stays.
+    """
+    terminal: Terminal = context.obj
+    terminal.configure(flags.output)
+    given = (prompt, flags.input.prompt_flag, flags.input.file, flags.input.image)
+    if not any(given) and not stdin.is_piped():
+        terminal.help(context)
+        raise NOTHING
+    _check_output(flags, terminal)
+    terminal.status("starting …")
+    with terminal.sink(flags.output.output) as sink:
+        _answer(sink, terminal, prompt, flags)
+
+
+def _check_output(flags: Flags, terminal: Terminal) -> None:
+    output = flags.output
+    if output.json and output.stream_json:
+        raise UsageError("--json and --stream-json exclude each other", "leave one out")
+    if output.raw and output.output is None and terminal.out_is_terminal:
+        raise UsageError(
+            "--raw could send control characters to the terminal", "--raw | less, or -o FILE"
+        )
+
+
+def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) -> None:
+    from . import answer, report, start  # late: they import torch
+
+    output = flags.output
+    opened = start.open_model(flags)
+    conversation = start.begin(opened, flags)
+    question = start.question(opened, prompt, flags.input, terminal)
+    if question is None:
+        raise NOTHING
+    sampling = start.sampling(flags.sampling, thinking=conversation.thinking)
+    conversation.prompt(question)  # too long? said before the weights are read
+    for line in report.start_lines(opened, conversation):
+        (terminal.note if terminal.err_is_terminal else terminal.detail)(line)
+
+    loaded = start.load(opened, terminal)
+    view: answer.View = (
+        answer.JsonView(sink, loaded, sampling, lines=output.stream_json)
+        if output.json or output.stream_json
+        else answer.TextView(
+            sink,
+            terminal,
+            raw=output.raw,
+            stream=not output.no_stream,
+            show_thinking=not flags.thinking.hide_thinking,
+        )
+    )
+    events = conversation.answer(loaded, question, sampling, flags.sampling.max_tokens)
+    try:
+        result, _ = answer.show(events, conversation, view, terminal)
+    except Qwen35Error as error:
+        view.failed(error.message, error.hint)
+        raise
+    if output.stats:
+        terminal.note(report.stats_line(result, opened.ctx))
+    if result.finish_reason == "interrupted":
+        raise InterruptedByUser("interrupted")

@@ -1,0 +1,324 @@
+"""Every flag, spelled once: names, variable, panel, help. Commands take them in groups."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard
+
+import typer
+
+DEFAULT_MODEL = "Qwen/Qwen3.5-4B"
+UNITS = {"k": 2**10, "m": 2**20}
+
+
+def tokens(text: str | int) -> int:
+    """Read a token count: `8192`, `8_192`, `32k`, `25.6K`, `1M`."""
+    number = str(text).strip().replace("_", "").replace(",", "").lower()
+    known = re.fullmatch(r"(\d{1,12}|\d{1,9}(?:\.\d+)?(?=[km]))([km]?)", number)
+    count = int(float(known[1]) * UNITS.get(known[2], 1)) if known else 0
+    if not count:
+        raise typer.BadParameter(f"{text!r} is not a token count such as 8192, 32k or 1M")
+    return count
+
+
+def image_tokens(text: str | int) -> int:
+    """Read a token count, or `full` for the model's own limit, given as 0."""
+    return 0 if text in ("full", 0) else tokens(text)
+
+
+def flag(
+    panel: str,
+    help: str,
+    *names: str,
+    metavar: str | None = None,
+    parser: Callable[[str], Any] | None = None,
+    default: str | bool = True,
+) -> object:
+    """An option with its environment variable, `QWEN35_` and the long name.
+
+    `default` is what the help shows as the default: True for the value itself.
+    """
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    return typer.Option(
+        *names,
+        envvar="QWEN35_" + long.removeprefix("--").replace("-", "_").upper(),
+        rich_help_panel=panel,
+        help=help,
+        metavar=metavar,
+        parser=parser,
+        show_default=default,
+    )
+
+
+def switch(panel: str, help: str, *names: str, default: str | bool = True) -> object:
+    """A flag that takes no value."""
+    return flag(panel, help, *names, metavar="", default=default)
+
+
+Prompt = Annotated[
+    str | None,
+    typer.Argument(help="What to say; `-` to take it from stdin alone.", show_default=False),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A set of flags that belong together; its fields are options, or groups again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFlags(Group):
+    """What is said to the model."""
+
+    prompt_flag: Annotated[
+        str | None,
+        flag("Input", "The prompt, as a flag.", "--prompt", "-p", metavar="TEXT"),
+    ] = None
+    system: Annotated[
+        str | None,
+        flag("Input", "System prompt.", "--system", "-s", metavar="TEXT"),
+    ] = None
+    file: Annotated[
+        list[str] | None,
+        flag(
+            "Input", "Text file to read before the prompt; repeats.", "--file", "-f", metavar="PATH"
+        ),
+    ] = None
+    image: Annotated[
+        list[str] | None,
+        flag(
+            "Input",
+            "Picture; repeats; `-` takes its bytes from stdin.",
+            "--image",
+            "-i",
+            metavar="PATH",
+        ),
+    ] = None
+    image_max_tokens: Annotated[
+        int,
+        flag(
+            "Input",
+            "Most tokens for one picture, or `full` for the model's own limit.",
+            "--image-max-tokens",
+            metavar="N",
+            parser=image_tokens,
+        ),
+    ] = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFlags(Group):
+    """Which weights run, and on what."""
+
+    model: Annotated[
+        str,
+        flag("Model", "`demo`, a folder, or a Hub id.", "--model", "-m", metavar="NAME"),
+    ] = DEFAULT_MODEL
+    revision: Annotated[
+        str | None,
+        flag("Model", "Commit or branch of a Hub id.", "--revision", metavar="REV"),
+    ] = None
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        flag("Model", "Where to run; auto is the GPU, for the demo the CPU.", "--device"),
+    ] = "auto"
+    kernels: Annotated[
+        str | None,
+        flag("Model", "Kernels to run, such as `reference`.", "--kernels", metavar="NAME"),
+    ] = None
+    ctx: Annotated[
+        int | None,
+        flag(
+            "Model",
+            "Tokens to make room for, such as 32k.",
+            "--ctx",
+            metavar="N",
+            parser=tokens,
+            default="131,072 or what fits",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingFlags(Group):
+    """How tokens are drawn. The preset's row for the mode holds where a flag is not given."""
+
+    preset: Annotated[
+        Literal["general", "coding", "reasoning"],
+        flag(
+            "Sampling",
+            "Row of the model card: general, coding or reasoning.",
+            "--preset",
+            metavar="NAME",
+        ),
+    ] = "general"
+    temp: Annotated[
+        float | None,
+        flag(
+            "Sampling",
+            "Temperature; 0 always takes the likeliest token.",
+            "--temp",
+            metavar="X",
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        flag(
+            "Sampling",
+            "Keep the likeliest tokens up to this share.",
+            "--top-p",
+            metavar="X",
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        flag("Sampling", "Keep this many tokens; 0 keeps all.", "--top-k", metavar="N"),
+    ] = None
+    min_p: Annotated[
+        float | None,
+        flag(
+            "Sampling",
+            "Drop tokens below this share of the best.",
+            "--min-p",
+            metavar="X",
+        ),
+    ] = None
+    presence_penalty: Annotated[
+        float | None,
+        flag("Sampling", "Against tokens already generated.", "--presence-penalty", metavar="X"),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        flag(
+            "Sampling",
+            "The same as a factor; 1 is off.",
+            "--repetition-penalty",
+            metavar="X",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        flag(
+            "Sampling",
+            "Same seed, same text.",
+            "--seed",
+            metavar="N",
+            default="drawn, and reported",
+        ),
+    ] = None
+    max_tokens: Annotated[
+        int,
+        flag("Sampling", "Most tokens of answer.", "--max-tokens", metavar="N", parser=tokens),
+    ] = 32768
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingFlags(Group):
+    """Whether the model thinks before it answers, and whether that is seen."""
+
+    think: Annotated[
+        bool | None,
+        switch(
+            "Thinking",
+            "Think before answering.",
+            "--think/--no-think",
+            default="as the model was made",
+        ),
+    ] = None
+    hide_thinking: Annotated[
+        bool, switch("Thinking", "Do not show the thinking.", "--hide-thinking")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFlags(Group):
+    """Where the answer goes and in what form. Everything but the answer goes to stderr."""
+
+    output: Annotated[
+        Path | None,
+        flag("Output", "Write the answer to FILE.", "--output", "-o", metavar="FILE"),
+    ] = None
+    json: Annotated[bool, switch("Output", "One JSON object at the end.", "--json")] = False
+    stream_json: Annotated[
+        bool, switch("Output", "JSON lines as they come, the object last.", "--stream-json")
+    ] = False
+    no_stream: Annotated[bool, switch("Output", "The answer in one piece.", "--no-stream")] = False
+    raw: Annotated[
+        bool, switch("Output", "Keep control characters (pipe or file only).", "--raw")
+    ] = False
+    stats: Annotated[bool, switch("Output", "Tokens and speed after the answer.", "--stats")] = (
+        False
+    )
+    color: Annotated[
+        Literal["auto", "always", "never"], flag("Output", "Colour on a terminal.", "--color")
+    ] = "auto"
+    no_color: Annotated[bool, switch("Output", "The same as --color never.", "--no-color")] = False
+    verbose: Annotated[
+        bool, switch("Output", "Say what was chosen and why.", "--verbose", "-v")
+    ] = False
+    quiet: Annotated[bool, switch("Output", "Errors only.", "--quiet", "-q")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags(Group):
+    """All that `ask` and `chat` take."""
+
+    input: InputFlags
+    model: ModelFlags
+    sampling: SamplingFlags
+    thinking: ThinkingFlags
+    output: OutputFlags
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Spread every parameter that is a group into its flags, as Typer wants to see them."""
+    signature = inspect.signature(command)
+    plain: list[inspect.Parameter] = []
+    groups: dict[str, type[Group]] = {}
+    for name, parameter in signature.parameters.items():
+        if _is_group(parameter.annotation):
+            groups[name] = parameter.annotation
+        else:
+            plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def flat(**values: object) -> None:
+        given = {parameter.name: values[parameter.name] for parameter in plain}
+        command(**given, **{name: _build(group, values) for name, group in groups.items()})
+
+    parameters = plain + [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=field.type,
+        )
+        for group in groups.values()
+        for field in _flags(group)
+    ]
+    flat.__name__, flat.__doc__ = command.__name__, command.__doc__
+    flat.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return flat
+
+
+def _is_group(kind: object) -> TypeGuard[type[Group]]:
+    return isinstance(kind, type) and issubclass(kind, Group)
+
+
+def _flags(group: type[Group]) -> Iterator[Field[Any]]:
+    for field in fields(group):
+        if _is_group(field.type):
+            yield from _flags(field.type)
+        else:
+            yield field
+
+
+def _build(group: type[Group], values: Mapping[str, object]) -> Group:
+    return group(
+        **{
+            field.name: _build(field.type, values) if _is_group(field.type) else values[field.name]
+            for field in fields(group)
+        }
+    )

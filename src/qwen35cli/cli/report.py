@@ -1,0 +1,109 @@
+"""What is told about a run: the `--json` object, the lines at start, the line after an answer."""
+
+from typing import Any
+
+from qwen35cli import __version__
+from qwen35cli.app.conversation import Conversation, Result
+from qwen35cli.app.load import Loaded, Opened, kv_bytes_per_token
+from qwen35cli.engine.sampling import Sampling
+
+from .terminal import Terminal
+
+
+def as_json(result: Result, loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
+    """The object of `--json`. Keys are only ever added."""
+    opened = loaded.opened
+    return {
+        "answer": result.answer,
+        "data": None,
+        "reasoning": result.reasoning,
+        "finish_reason": result.finish_reason,
+        "thinking": {"tokens": result.reasoning_tokens, "closed_by": result.closed_by},
+        "usage": {
+            "prompt": result.prompt_tokens,
+            "cached": 0,
+            "image": result.image_tokens,
+            "reasoning": result.reasoning_tokens,
+            "completion": result.answer_tokens,
+        },
+        "timings": {
+            "load_s": _rounded(loaded.load_s),
+            "first_token_s": _rounded(result.first_token_s),
+            "prefill_tok_s": _rounded(result.prefill_rate),
+            "decode_tok_s": _rounded(result.decode_rate),
+            "total_s": _rounded(loaded.load_s + result.total_s),
+        },
+        "model": opened.source.name,
+        "revision": opened.source.revision,
+        "quant": "bf16",
+        "kv_dtype": "bf16",
+        "device": opened.device.type,
+        "kernels": opened.kernels.backend,
+        "ctx": opened.ctx,
+        "seed": sampling.seed,
+        "sampling": {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "presence_penalty": sampling.presence_penalty,
+            "repetition_penalty": sampling.repetition_penalty,
+        },
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def stats_line(result: Result, ctx: int) -> str:
+    """What was read, what was made, how fast, and how full the context is."""
+    parts = [f"cached 0 · new {result.prompt_tokens:,}"]
+    if result.reasoning_tokens:
+        parts.append(f"thought {result.reasoning_tokens:,}")
+    parts.append(f"answer {result.answer_tokens:,}")
+    if result.first_token_s is not None:
+        parts.append(f"first token {result.first_token_s:.2f} s")
+    if (rate := result.decode_rate) is not None:
+        parts.append(f"{rate:,.0f} tok/s" if rate >= 10 else f"{rate:.1f} tok/s")
+    return " · ".join([*parts, f"{result.context_tokens:,} of {ctx:,}"])
+
+
+def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
+    """What runs, on what, and with how much room."""
+    kv = _size(opened.ctx * kv_bytes_per_token(opened.checkpoint.config.text))
+    more = f"; up to {opened.largest_ctx:,} would fit" if opened.largest_ctx > opened.ctx else ""
+    return [
+        f"qwen35 {__version__} · {opened.source.name} bf16 · {opened.device.type} · "
+        f"{opened.kernels.backend} kernels ({opened.kernels.description})",
+        f"context {opened.ctx:,} (bf16 KV {kv}{more}) · "
+        f"thinking {'on' if conversation.thinking else 'off'} · "
+        f"images {'on' if opened.image_limits else 'off'}",
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def explain_end(result: Result, conversation: Conversation, terminal: Terminal) -> None:
+    """Name every ending but the plain one, with what to do about it."""
+    opened = conversation.opened
+    inside = result.closed_by == "none"
+    match result.finish_reason:
+        case "interrupted":
+            terminal.say("(interrupted)")
+        case "length":
+            terminal.warn(
+                f"the answer was stopped at {result.answer_tokens:,} tokens",
+                f"--max-tokens {2 * result.answer_tokens}",
+            )
+        case "context":
+            fits = opened.largest_ctx > opened.ctx
+            terminal.warn(
+                f"the context of {opened.ctx:,} tokens is full"
+                + (", inside the thinking: there is no answer" if inside else ""),
+                f"--ctx {opened.largest_ctx}" if fits else "--no-think, or a shorter prompt",
+            )
+        case "stop" if inside:
+            terminal.warn("the model ended inside its thinking: there is no answer", "--no-think")

@@ -1,0 +1,99 @@
+"""What `ask` and `chat` do before the first answer: flags to options, model, question."""
+
+import secrets
+
+from qwen35cli.app import load as loading
+from qwen35cli.app.conversation import Conversation
+from qwen35cli.app.load import Loaded, LoadOptions, Opened
+from qwen35cli.app.question import Question, join_texts, load_pictures
+from qwen35cli.engine.sampling import Sampling, choose
+from qwen35cli.errors import UsageError
+
+from . import stdin
+from .options import Flags, InputFlags, SamplingFlags
+from .terminal import Terminal
+
+LARGE_BYTES = 2**30  # loading more than this is worth a line in a log
+
+
+def open_model(flags: Flags) -> Opened:
+    """The checkpoint that the flags name, checked but not loaded."""
+    return loading.open_model(
+        LoadOptions(
+            model=flags.model.model,
+            revision=flags.model.revision,
+            device=flags.model.device,
+            kernels=flags.model.kernels,
+            ctx=flags.model.ctx,
+            image_max_tokens=flags.input.image_max_tokens or None,
+        )
+    )
+
+
+def begin(opened: Opened, flags: Flags) -> Conversation:
+    """A conversation in the mode that the flags or the checkpoint choose."""
+    think = flags.thinking.think
+    return Conversation(
+        opened,
+        system=flags.input.system,
+        thinking=opened.thinks_by_default if think is None else think,
+    )
+
+
+def load(opened: Opened, terminal: Terminal) -> Loaded:
+    """Read the weights; long work is announced, on a terminal and in a log."""
+    what = f"loading {opened.source.name}"
+    if opened.checkpoint.nbytes > LARGE_BYTES:
+        what += f", {opened.checkpoint.nbytes / 1e9:.1f} GB"
+        if not terminal.err_is_terminal:
+            terminal.say(what)
+    terminal.status(f"{what} …")
+    loaded = loading.load(opened)
+    terminal.detail(f"loaded in {loaded.load_s:.1f} s")
+    return loaded
+
+
+def question(
+    opened: Opened, prompt: str | None, flags: InputFlags, terminal: Terminal
+) -> Question | None:
+    """Pictures, files, stdin and prompt as one message; None where that is empty.
+
+    Raises:
+        UsageError: a part is missing or cannot be read.
+    """
+    if prompt is not None and flags.prompt_flag is not None:
+        raise UsageError("the prompt is given twice, as argument and as -p", "leave one out")
+    piped = stdin.read() if stdin.is_piped() else None
+    names = flags.image or []
+    if names.count("-") > 1:
+        raise UsageError("stdin holds one picture, -i - is given twice", "-i FILE")
+    if "-" in names and not piped:
+        raise UsageError("-i - takes a picture from stdin, and nothing is piped in", "-i FILE")
+    said = prompt if flags.prompt_flag is None else flags.prompt_flag
+    text = join_texts(
+        flags.file or [],
+        None if "-" in names else piped,
+        None if said == "-" else said,
+    )
+    pictures = load_pictures(opened, names, piped)
+    for number, picture in enumerate(pictures, 1):
+        terminal.say(f"image {number}: {picture}")
+    return Question(text, pictures) if text.strip() or pictures else None
+
+
+def sampling(flags: SamplingFlags, *, thinking: bool) -> Sampling:
+    """The preset's row for the mode, with what the flags change. Without a seed one is drawn."""
+    values = {
+        "temperature": flags.temp,
+        "top_p": flags.top_p,
+        "top_k": flags.top_k,
+        "min_p": flags.min_p,
+        "presence_penalty": flags.presence_penalty,
+        "repetition_penalty": flags.repetition_penalty,
+    }
+    return choose(
+        flags.preset,
+        thinking=thinking,
+        seed=secrets.randbelow(2**32) if flags.seed is None else flags.seed,
+        given={name: value for name, value in values.items() if value is not None},
+    )

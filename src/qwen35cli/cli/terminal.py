@@ -1,0 +1,261 @@
+"""The only module that writes: the answer to stdout or a file, all else to stderr.
+
+What comes from the model, a file or the user passes through the sanitiser on its way out; the only
+escapes on a stream are our own, and none where that stream is not a terminal. stdout and stderr are
+judged separately.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from typing import IO, Literal, Protocol, TextIO
+
+import typer
+
+from qwen35cli.errors import Qwen35Error, UsageError
+from qwen35cli.text.sanitize import sanitize
+
+from . import settings
+from .options import OutputFlags
+
+Style = Literal["dim", "red", "yellow"]
+ON: dict[Style, str] = {"dim": "\x1b[2m", "red": "\x1b[31m", "yellow": "\x1b[33m"}
+OFF = "\x1b[0m"
+ERASE_LINE = "\r\x1b[2K"
+
+
+class ReaderGone(Exception):
+    """The reader of our pipe went away. Not an OSError, so that no library swallows it."""
+
+
+class Sink(Protocol):
+    """Where the answer goes."""
+
+    def write(self, text: str) -> None: ...
+
+
+class Terminal:
+    """The two streams of the program, and how much is said on the second."""
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self.quiet = False
+        self.verbose = False
+        self.out_is_terminal = _is_terminal(self._out)
+        self.err_is_terminal = _is_terminal(self._err)
+        self._color = settings.wants_color("auto", is_terminal=self.err_is_terminal)
+        self._status = False  # a passing line is on the screen
+        self._midline = False  # the last thing said did not end its line
+        for stream in (self._out, self._err):
+            if reconfigure := getattr(stream, "reconfigure", None):
+                reconfigure(encoding="utf-8", errors="replace", newline="\n")
+
+    def configure(self, flags: OutputFlags) -> None:
+        """Take over what the command line says about colour and loudness."""
+        color = "never" if flags.no_color else flags.color
+        self._color = settings.wants_color(color, is_terminal=self.err_is_terminal)
+        self.quiet, self.verbose = flags.quiet, flags.verbose
+
+    def help(self, context: typer.Context) -> None:
+        """The help of a command that could not be carried out, on stderr."""
+        with redirect_stdout(self._err):
+            self._emit(context.get_help())
+
+    # -- the answer -----------------------------------------------------------------------------
+
+    def stdout(self) -> Sink:
+        """The answer's place on stdout.
+
+        Raises:
+            Qwen35Error: stdout is closed.
+        """
+        if self._out is None:
+            raise Qwen35Error("stdout is closed, there is nowhere to write", "-o FILE")
+        return _Stdout(self._out, self)
+
+    @contextmanager
+    def sink(self, path: Path | None) -> Iterator[Sink]:
+        """Where the answer goes: stdout, or the file at `path`, whole or as `path`.partial.
+
+        Raises:
+            UsageError: `path` cannot be written.
+            Qwen35Error: stdout is closed, or takes no more.
+        """
+        if path is None:
+            yield self.stdout()
+            return
+        file = _File(path, self)
+        try:
+            yield file
+        except BaseException:
+            file.break_off()
+            raise
+        file.finish()
+
+    # -- everything else ------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        if not self.quiet:
+            self._line(text)
+
+    def note(self, text: str) -> None:
+        """A line beside the answer, dim on a terminal."""
+        if not self.quiet:
+            self._line(text, "dim")
+
+    def detail(self, text: str) -> None:
+        """A line for `-v`."""
+        if self.verbose:
+            self._line(text)
+
+    def warn(self, message: str, hint: str = "") -> None:
+        if not self.quiet:
+            self._message("warning", "yellow", message, hint)
+
+    def error(self, message: str, hint: str = "") -> None:
+        self._message("error", "red", message, hint)
+
+    def failure(self, error: Exception) -> None:
+        """An error nobody foresaw; where it happened is for `-v`."""
+        if self.verbose:
+            import traceback  # late: slow to import, and hardly ever needed
+
+            self._emit(sanitize("".join(traceback.format_exception(error))))
+        self.error(f"{type(error).__name__}: {error}", "this is a bug; -v shows where it happened")
+
+    def thinking(self, text: str) -> None:
+        """A piece of thinking, already sanitised; dim on a terminal."""
+        if text:
+            self.clear_status()
+            self._emit(self._styled(text, "dim"))
+            self._midline = not text.endswith("\n")
+
+    def status(self, text: str) -> None:
+        """A passing line, on a terminal only; the next thing said replaces it."""
+        if self.err_is_terminal and not self.quiet and settings.can_erase():
+            self._emit(ERASE_LINE + self._styled(sanitize(text), "dim"))
+            self._status = True
+
+    def clear_status(self) -> None:
+        if self._status:
+            self._emit(ERASE_LINE)
+            self._status = False
+
+    def _message(self, kind: str, style: Style, message: str, hint: str) -> None:
+        self._line(f"{kind}: {message}", style)
+        if hint:
+            self._line(f"hint: {hint}")
+
+    def _line(self, text: str, style: Style | None = None) -> None:
+        self.clear_status()
+        start = "\n" if self._midline else ""
+        self._midline = False
+        line = sanitize(text).replace("\n", " ")
+        self._emit(start + (self._styled(line, style) if style else line) + "\n")
+
+    def _styled(self, text: str, style: Style) -> str:
+        return ON[style] + text + OFF if self._color and text else text
+
+    def _emit(self, text: str) -> None:
+        if self._err is None:
+            return
+        try:
+            self._err.write(text)
+            self._err.flush()
+        except OSError as error:
+            _abandon(self._err)
+            if isinstance(error, BrokenPipeError):
+                raise ReaderGone from None
+
+
+class _Stdout:
+    """The answer on stdout, piece by piece."""
+
+    def __init__(self, stream: TextIO, terminal: Terminal) -> None:
+        self._stream = stream
+        self._terminal = terminal
+
+    def write(self, text: str) -> None:
+        self._terminal.clear_status()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            _abandon(self._stream)
+            if isinstance(error, BrokenPipeError):
+                raise ReaderGone from None
+            raise Qwen35Error(f"could not write the answer: {error.strerror}") from None
+
+
+class _File:
+    """The answer in a file that appears whole; what a cut answer left is in FILE.partial."""
+
+    def __init__(self, path: Path, terminal: Terminal) -> None:
+        if path.is_dir():
+            raise UsageError(
+                f"{path} is a folder, the answer needs a file", f"-o {path}/answer.txt"
+            )
+        self._path = path
+        self._terminal = terminal
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}", "-o FILE") from None
+        self._temporary = Path(name)
+        self._stream: IO[str] = os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
+
+    def write(self, text: str) -> None:
+        with self._named_errors():
+            self._stream.write(text)
+
+    def finish(self) -> None:
+        """The answer is whole: let the file appear."""
+        self._close()
+        self._temporary.chmod(_mode(self._path))
+        self._temporary.replace(self._path)
+
+    def break_off(self) -> None:
+        """Keep what there is beside the place of the file."""
+        self._close()
+        if not self._temporary.stat().st_size:
+            self._temporary.unlink()
+            return
+        partial = self._path.with_name(self._path.name + ".partial")
+        self._temporary.replace(partial)
+        self._terminal.say(f"the part so far is in {partial}")
+
+    def _close(self) -> None:
+        with self._named_errors(), self._stream:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Qwen35Error(f"could not write {self._path}: {error.strerror}") from None
+
+
+def _mode(path: Path) -> int:
+    """The mode of the file that is replaced, or what a new file would get."""
+    with suppress(OSError):
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _abandon(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere, so that the interpreter's last flush is silent."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

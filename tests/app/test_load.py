@@ -1,0 +1,100 @@
+"""Device and context: the arithmetic, and what is refused with which numbers."""
+
+import pytest
+import torch
+
+from qwen35cli.app import load
+from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageError
+from qwen35cli.model.config import Config
+from tests.tiny import tiny_config
+
+CPU = torch.device("cpu")
+TEXT = Config.from_dict(tiny_config(max_position_embeddings=262_144)).text
+KV = 2 * 2 * 32 * 2 * 2  # keys and values, 2 heads of 32, bf16, 2 full-attention layers
+GIB = 2**30
+
+
+def test_kv_bytes_are_what_the_cache_takes():
+    from tests.tiny import tiny_model
+
+    model = tiny_model()
+    short, long = (model.make_cache(size, torch.bfloat16).nbytes() for size in (256, 1_280))
+    assert load.kv_bytes_per_token(model.config.text) == (long - short) / 1_024 == KV
+
+
+def test_the_4b_takes_32_kib_per_token():
+    config = tiny_config(layers=32, num_attention_heads=16, num_key_value_heads=4, head_dim=256)
+    config["text_config"]["rope_parameters"]["mrope_section"] = [24, 20, 20]
+    assert load.kv_bytes_per_token(Config.from_dict(config).text) == 32 * 1_024
+
+
+@pytest.mark.parametrize(
+    ("asked", "largest", "expected"),
+    [
+        (None, 262_144, 131_072),
+        (None, 50_000, 50_000),  # a default shrinks to what fits
+        (200_000, 262_144, 200_000),
+        (50_000, 50_000, 50_000),
+    ],
+)
+def test_the_context_that_is_chosen(asked, largest, expected):
+    assert load.choose_context(asked, TEXT, largest, 0, CPU) == expected
+
+
+def test_a_context_that_was_asked_for_is_never_reduced(monkeypatch):
+    monkeypatch.setattr(load, "free_bytes", lambda device: 5 * GIB)
+    with pytest.raises(
+        DoesNotFitError, match=r"200,000 tokens needs 9\.6 GiB .* 5\.0 GiB are free"
+    ):
+        load.choose_context(200_000, TEXT, 50_000, 9 * GIB, CPU)
+    with pytest.raises(UsageError, match="300,000 tokens is more than the model's 262,144"):
+        load.choose_context(300_000, TEXT, 400_000, 0, CPU)
+
+
+def test_the_largest_context_leaves_room_for_the_workspace():
+    assert load.largest_context(TEXT, load.WORKSPACE_BYTES + 5_000 * KV + 1) == 5_000
+    assert load.largest_context(TEXT, -GIB) == 0
+    assert load.largest_context(TEXT, 2**50) == 262_144
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_no_gpu_is_an_error_but_for_the_demo(tmp_path):
+    demo = load.Source("demo", tmp_path, None)
+    other = load.Source("./model", tmp_path, None)
+    assert load.choose_device("auto", demo) == CPU
+    assert load.choose_device("cpu", other) == CPU
+    for asked in ("auto", "cuda"):
+        with pytest.raises(DeviceError, match="no usable GPU") as caught:
+            load.choose_device(asked, other)
+        assert "--device cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": ' * 100_000, "\xff"])
+def test_damaged_small_files_are_refused(tmp_path, text):
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ModelError):
+        load.read_json(path)
+
+
+def test_the_default_mode_is_read_off_the_template_that_is_there(tmp_path):
+    assert load.chat_template(tmp_path) == ""
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "inner"}')
+    assert load.chat_template(tmp_path) == "inner"
+    (tmp_path / "chat_template.jinja").write_text("own file")
+    assert load.chat_template(tmp_path) == "own file"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("... can't allocate memory: ...")])
+def test_memory_that_runs_out_is_an_error_with_a_hint(error):
+    with (
+        pytest.raises(DoesNotFitError, match="memory ran out while reading") as caught,
+        load.memory_errors("reading"),
+    ):
+        raise error
+    assert "--ctx" in caught.value.hint
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shape"), load.memory_errors("reading"):
+        raise RuntimeError("shape")

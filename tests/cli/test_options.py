@@ -1,0 +1,47 @@
+import pytest
+import typer
+
+from qwen35cli.cli import settings
+from qwen35cli.cli.options import image_tokens, tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        *(("8192", 8192), ("8_192", 8192), ("8,192", 8192), ("32k", 32768), ("25.6K", 26214)),
+        *(("1M", 2**20), ("256k", 262144), (" 4k ", 4096), (512, 512)),
+    ],
+)
+def test_token_counts(text, count):
+    assert tokens(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "k", "3z", "-1", "0", "0k", "1.5", "1e3", "nan", "9" * 40])
+def test_what_is_no_token_count(text):
+    with pytest.raises(typer.BadParameter):
+        tokens(text)
+
+
+def test_full_pictures():
+    assert (image_tokens("full"), image_tokens("2k")) == (0, 2048)
+
+
+@pytest.mark.parametrize(
+    ("choice", "variables", "is_terminal", "expected"),
+    [
+        ("auto", {}, True, True),
+        ("auto", {}, False, False),
+        ("auto", {"NO_COLOR": "1"}, True, False),
+        ("auto", {"NO_COLOR": ""}, True, True),
+        ("auto", {"TERM": "dumb"}, True, False),
+        ("auto", {"FORCE_COLOR": "1"}, False, True),
+        ("always", {"NO_COLOR": "1"}, False, True),
+        ("never", {"FORCE_COLOR": "1"}, True, False),
+    ],
+)
+def test_colour(monkeypatch, choice, variables, is_terminal, expected):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert settings.wants_color(choice, is_terminal=is_terminal) is expected

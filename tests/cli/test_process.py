@@ -1,0 +1,123 @@
+"""The command as a process: signals, streams that are closed or full, what is imported."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests import fakes
+from tests.scripted import PATIENCE, command, environment
+
+
+@pytest.fixture
+def start():
+    """Start a process; if it still runs at the end it is killed."""
+    started = []
+
+    def start(command):
+        process = subprocess.Popen(
+            command,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_sigterm_stops_the_answer_and_keeps_it(tmp_path, start):
+    process = start(command(tmp_path, [["begun", fakes.WAIT, "!", "never"]], "ask", "q"))
+    assert process.stdout.read(5) == b"begun"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (130, b"(interrupted)\n")
+    assert out in (b"\n", b"!\n")  # the signal may come before the next token or after it
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path, start):
+    process = start(command(tmp_path, [["begun", fakes.STUCK, "never"]], "ask", "q"))
+    assert process.stdout.read(5) == b"begun"
+    while process.poll() is None:  # the model stands still, and reads no flag
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+    assert process.returncode == 130
+    assert b"never" not in process.stdout.read()
+
+
+LINES = [["line\n", "line\n"]]
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "out", "err"),
+    [
+        (">&-", 1, "", "error: stdout is closed, there is nowhere to write\nhint: -o FILE\n"),
+        ("2>&-", 0, "line\nline\n\n", ""),
+        ("<&-", 0, "line\nline\n\n", ""),
+        (">/dev/full", 1, "", "error: could not write the answer: No space left on device\n"),
+    ],
+)
+def test_streams_that_are_closed_or_full(tmp_path, redirection, code, out, err):
+    line = shlex.join(command(tmp_path, LINES, "ask", "q"))
+    done = subprocess.run(
+        ["bash", "-c", f"{line} {redirection}"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
+@pytest.mark.parametrize("merged", [False, True], ids=["stdout", "both-streams"])
+def test_a_reader_that_went_away_ends_it_quietly(tmp_path, merged):
+    read, write = os.pipe()
+    os.close(read)  # as `| head` does, but before the first byte: no race
+    done = subprocess.run(
+        command(tmp_path, LINES, "ask", "q", "-v"),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=write if merged else subprocess.PIPE,
+        timeout=PATIENCE,
+    )
+    os.close(write)
+    assert done.returncode == 141
+    assert merged or b"Traceback" not in done.stderr
+    assert merged or b"Exception" not in done.stderr
+
+
+SLOW_IMPORTS = {"torch", "transformers", "PIL", "tokenizers", "numpy", "prompt_toolkit"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["--version"], ["chta"]])
+def test_help_imports_nothing_slow(arguments):
+    program = (
+        "import sys\n"
+        "from qwen35cli.cli import run\n"
+        f"run({arguments})\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        f"sys.exit(', '.join(loaded & {SLOW_IMPORTS}) or None)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_module_runs_as_the_command_does():
+    line = [sys.executable, "-m", "qwen35cli", "--version"]
+    done = subprocess.run(line, env=environment(), capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"qwen35 0.1.0\n", b"")

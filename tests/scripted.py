@@ -1,0 +1,46 @@
+"""The whole command with a scripted model: `python -m tests.scripted SCRIPT.json ARGUMENTS…`.
+
+SCRIPT.json holds {"turns": [[…], …], "ctx": N, "thinking": false}; see `tests/fakes.py`.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qwen35cli.app import load
+from qwen35cli.cli import run
+from tests import fakes
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 300  # seconds; a loaded machine takes long to import torch
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Variables to run the command with: none of our own, nothing written to the home folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("QWEN35")}
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "QWEN35_NO_HISTORY": "1"}
+    return kept | own | more
+
+
+def command(
+    folder: Path, turns: Sequence[Sequence[str]], *arguments: str, **more: object
+) -> list[str]:
+    """The command line that runs `qwen35 ARGUMENTS` with this script, kept in `folder`."""
+    script = folder / "script.json"
+    script.write_text(json.dumps({"turns": turns} | more))
+    return [sys.executable, "-m", "tests.scripted", str(script), *arguments]
+
+
+def main(script: str, *arguments: str) -> int:
+    given = json.loads(Path(script).read_text())
+    opened = fakes.fake_opened(ctx=given.get("ctx", 4_096), thinking=given.get("thinking", False))
+    load.open_model = lambda options: opened
+    load.load = lambda opened: fakes.fake_loaded(opened, given["turns"])
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
