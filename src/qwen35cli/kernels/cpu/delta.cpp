@@ -64,7 +64,7 @@ void columns(const Head& h, long column) {
 EXPORT void delta(ForkJoin fork_join, int threads, const float* q, const float* k, const float* v,
                   const float* g, const float* beta, const float* before, float* after, float* out,
                   float* corrections, long B, long T, long G, long H, long K, long V) {
-    parallel(fork_join, threads, B * H, [=](long i) {
+    parallel(fork_join, worth(threads, 4 * B * T * H * K * V), B * H, [=](long i) {
         long b = i / H, h = i % H;
         long keys = (b * T * G + h / (H / G)) * K, values = (b * T * H + h) * V, gates = b * T * H + h;
         Head head = {q + keys, k + keys, v + values, g + gates, beta + gates, before + i * K * V,

@@ -55,7 +55,7 @@ EXPORT void linear(ForkJoin fork_join, int threads, const bf16* w, const float* 
     long even = (N / (4 * threads) + ROWS - 1) / ROWS * ROWS;  // small matrices: parts for all
     if (part > even) part = even;
     if (part < ROWS) part = ROWS;
-    parallel(fork_join, threads, (N + part - 1) / part, [=](long i) {
+    parallel(fork_join, worth(threads, T * N * K), (N + part - 1) / part, [=](long i) {
         long n = i * part, count = N - n < part ? N - n : part;
         for (long t = 0, take; t < T; t += take) {
             const float* from = x + t * K;

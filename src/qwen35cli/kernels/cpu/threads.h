@@ -9,6 +9,13 @@
 
 typedef void (*ForkJoin)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
 
+// Multiplications that one thread does in the time a second one takes to join.
+constexpr long WORTH_A_THREAD = 1 << 18;
+
+// The threads that pay for so many multiplications: a small model stays on one, and is then not held
+// up either by threads that wait for a busy core.
+static int worth(int threads, long products) { return products > WORTH_A_THREAD ? threads : 1; }
+
 // Calls work(i) for i in [0, count), spread over `threads`. Parts are taken one at a time, so a thread
 // that the system holds up does not hold up the others. Without a runtime all runs on the caller.
 template <class Work>
