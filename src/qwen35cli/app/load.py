@@ -134,11 +134,7 @@ def resolve(name: str, revision: str | None = None) -> Source:
             raise ModelError(f"there is no config.json in {name}", "--model demo")
         return Source(name, folder, None)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        try:
-            found = find_in_cache(name, revision)
-        except ModelError as error:
-            hint = f"hf download {name} fetches it; --model demo runs at once"
-            raise ModelError(error.message, hint) from None
+        found = find_in_cache(name, revision)
         return Source(name, found, found.name)
     raise ModelError(
         f"there is no model {name!r}: neither `demo`, nor a folder, nor a Hub id owner/name",
@@ -205,7 +201,7 @@ def choose_context(
     asked: int | None, text: TextConfig, largest: int, weights_bytes: int, device: torch.device
 ) -> int:
     """The context to make room for. One that was asked for is given or refused, never reduced."""
-    most = text.max_position_embeddings
+    most = text.max_context
     wanted = asked or min(DEFAULT_CONTEXT, most)
     if wanted > most:
         raise UsageError(
@@ -232,7 +228,7 @@ def kv_bytes_per_token(text: TextConfig) -> int:
 def largest_context(text: TextConfig, free: int) -> int:
     """The most tokens whose keys and values fit `free` bytes beside the workspace."""
     fitting = max(free - WORKSPACE_BYTES, 0) // max(kv_bytes_per_token(text), 1)
-    return min(fitting, text.max_position_embeddings)
+    return min(fitting, text.max_context)
 
 
 def free_bytes(device: torch.device) -> int:

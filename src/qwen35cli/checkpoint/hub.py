@@ -23,6 +23,7 @@ def find_in_cache(repo_id: str, revision: str | None = None) -> Path:
     if not isinstance(config, str):
         wanted = repo_id if revision is None else f"{repo_id} at {revision}"
         raise ModelError(
-            f"{wanted} is not in the local Hugging Face cache", f"qwen35 pull {repo_id}"
+            f"{wanted} is not in the local Hugging Face cache",
+            f"hf download {repo_id} fetches it; --model demo runs at once",
         )
     return Path(config).parent
