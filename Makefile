@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	@echo '$$ qwen35 ask --model demo "What can you do?"'
 	@$(BIN)/qwen35 ask --model demo --seed 1 --hide-thinking "What can you do?"
-	@echo '$$ qwen35 ask --model demo -i docs/shapes.png "What is in the picture?"'
-	@$(BIN)/qwen35 ask --model demo --seed 1 --hide-thinking -i docs/shapes.png "What is in the picture?"
+	@echo '$$ qwen35 ask --model demo -i docs/circles.png "What is in the picture?"'
+	@$(BIN)/qwen35 ask --model demo --seed 1 --hide-thinking -i docs/circles.png "What is in the picture?"
 
 test: $(VENV)/tested
 	$(BIN)/python -m pytest

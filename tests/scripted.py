@@ -5,6 +5,7 @@ SCRIPT.json holds {"turns": [[…], …], "ctx": N, "thinking": false}; see `tes
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,4 +44,6 @@ def main(script: str, *arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    code = main(*sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `qwen35cli.__main__` does
+    sys.exit(code)

@@ -1,6 +1,5 @@
 """The command `qwen35`: its list of commands, and the one place where errors become two lines."""
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -104,8 +103,3 @@ def _usage(error: typer.TyperException) -> tuple[str, str]:
     context = getattr(error, "ctx", None)
     command = context.command_path.removesuffix(" bare") if context else "qwen35"
     return message[:1].lower() + message[1:].rstrip("."), f"{command} --help"
-
-
-def main() -> None:
-    """The entry point."""
-    sys.exit(run(sys.argv[1:]))
