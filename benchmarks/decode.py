@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,9 @@ def _ours(options: argparse.Namespace) -> dict[str, float]:
     start = time.perf_counter()
     device = torch.device("cpu")
     checkpoint = open_checkpoint(options.checkpoint)
+    text = replace(checkpoint.config.text, mtp_num_hidden_layers=0)  # as `ask` without pictures
     with torch.device("meta"):
-        model = Qwen35(checkpoint.config, select(device))
+        model = Qwen35(replace(checkpoint.config, text=text, vision=None), select(device))
     load_weights(model, checkpoint, device)
     load_s = time.perf_counter() - start
     runner = Runner(model, capacity=max(options.prompt, WARM_UP + options.decode) + 1)

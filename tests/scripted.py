@@ -39,7 +39,7 @@ def main(script: str, *arguments: str) -> int:
     given = json.loads(Path(script).read_text())
     opened = fakes.fake_opened(ctx=given.get("ctx", 4_096), thinking=given.get("thinking", False))
     load.open_model = lambda options: opened
-    load.load = lambda opened: fakes.fake_loaded(opened, given["turns"])
+    load.load = lambda opened, **parts: fakes.fake_loaded(opened, given["turns"])
     return run(arguments)
 
 

@@ -22,7 +22,7 @@ POSITIONS = (
     *("left", "centre", "right"),
     *("bottom left", "bottom", "bottom right"),
 )
-COUNTS = (2, 3, 4, 5)
+COUNTS = (2, 3, 4)
 
 # Name -> ranges of hue in degrees, saturation and value: wide inside a name, apart between names.
 PAINTS: dict[str, tuple[Range, Range, Range]] = {
@@ -142,10 +142,10 @@ def _places(scene: Scene, size: tuple[int, int], rng: Random) -> list[tuple[Poin
     """Centre and radius of every shape, wholly inside the picture."""
     if scene.position is None:
         return _scatter(scene.count, size, rng)
-    radius = min(size) * rng.uniform(0.11, 0.2)
+    radius = min(size) * rng.uniform(0.12, 0.2)
     row, column = divmod(POSITIONS.index(scene.position), 3)
     x, y = (
-        min(side - radius, max(radius, side * (cell + 0.5 + rng.uniform(-0.2, 0.2)) / 3))
+        min(side - radius, max(radius, side * (cell + 0.5 + rng.uniform(-0.14, 0.14)) / 3))
         for cell, side in ((column, size[0]), (row, size[1]))
     )
     return [((x, y), radius)]
@@ -153,7 +153,7 @@ def _places(scene: Scene, size: tuple[int, int], rng: Random) -> list[tuple[Poin
 
 def _scatter(count: int, size: tuple[int, int], rng: Random) -> list[tuple[Point, float]]:
     """Places with a clear gap between any two; the shapes shrink until they fit."""
-    scale = math.sqrt(size[0] * size[1]) * rng.uniform(0.1, 0.17)
+    scale = math.sqrt(size[0] * size[1]) * rng.uniform(0.11, 0.17)
     while True:
         places: list[tuple[Point, float]] = []
         for _ in range(20 * count):

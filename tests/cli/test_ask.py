@@ -24,7 +24,7 @@ class Call:
     def __call__(self, *arguments, turns=(["Hello."],), stdin=None, ctx=4_096, thinking=False):
         opened = fakes.fake_opened(ctx=ctx, thinking=thinking)
 
-        def load_weights(opened):
+        def load_weights(opened, **parts):
             self.loads += 1
             loaded = fakes.fake_loaded(opened, turns)
             self.decoder = loaded.runner

@@ -106,12 +106,21 @@ def open_model(options: LoadOptions) -> Opened:
     )
 
 
-def load(opened: Opened) -> Loaded:
-    """Read the weights and make room for the context."""
+def load(opened: Opened, *, pictures: bool = True, drafts: bool = False) -> Loaded:
+    """Read the weights and make room for the context.
+
+    The vision tower stays in its file where no `pictures` will come, the MTP layer where nothing
+    `drafts` with it.
+    """
     start = time.perf_counter()
+    config = opened.checkpoint.config
+    if not pictures:
+        config = replace(config, vision=None)
+    if not drafts:
+        config = replace(config, text=replace(config.text, mtp_num_hidden_layers=0))
     with memory_errors(f"loading {opened.source.name}"):
         with torch.device("meta"):
-            model = Qwen35(opened.checkpoint.config, opened.kernels)
+            model = Qwen35(config, opened.kernels)
         load_weights(model, opened.checkpoint, opened.device)
         runner = Runner(model, capacity=opened.ctx)
     return Loaded(opened=opened, runner=runner, load_s=time.perf_counter() - start)

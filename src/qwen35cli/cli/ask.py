@@ -72,7 +72,7 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
     for line in report.start_lines(opened, conversation):
         (terminal.note if terminal.err_is_terminal else terminal.detail)(line)
 
-    loaded = start.load(opened, terminal)
+    loaded = start.load(opened, terminal, pictures=bool(question.pictures))
     view: answer.View = (
         answer.JsonView(sink, loaded, sampling, lines=output.stream_json)
         if output.json or output.stream_json

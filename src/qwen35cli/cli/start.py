@@ -40,7 +40,7 @@ def begin(opened: Opened, flags: Flags) -> Conversation:
     )
 
 
-def load(opened: Opened, terminal: Terminal) -> Loaded:
+def load(opened: Opened, terminal: Terminal, *, pictures: bool = True) -> Loaded:
     """Read the weights; long work is announced, on a terminal and in a log."""
     what = f"loading {opened.source.name}"
     if opened.checkpoint.nbytes > LARGE_BYTES:
@@ -48,7 +48,7 @@ def load(opened: Opened, terminal: Terminal) -> Loaded:
         if not terminal.err_is_terminal:
             terminal.say(what)
     terminal.status(f"{what} …")
-    loaded = loading.load(opened)
+    loaded = loading.load(opened, pictures=pictures)
     terminal.detail(f"loaded in {loaded.load_s:.1f} s")
     return loaded
 

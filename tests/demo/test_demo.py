@@ -1,0 +1,180 @@
+"""The checkpoint in the package does what its README says. Slips of the model show here first."""
+
+import hashlib
+import importlib.resources
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from qwen35cli.app.load import Loaded, LoadOptions, load, open_model
+from qwen35cli.engine.generate import Step, generate
+from qwen35cli.engine.runner import Prompt
+from qwen35cli.engine.sampling import PRESETS, Sampler, Sampling
+from qwen35cli.images.preprocess import Patches, preprocess
+from qwen35cli.text.template import ImagePart, Message, Text, render
+
+FOLDER = Path(str(importlib.resources.files("qwen35cli"))) / "demo"
+GREEDY = Sampling(temperature=0)
+
+
+@cache
+def demo() -> Loaded:
+    return load(open_model(LoadOptions(model="demo", device="cpu", ctx=4_500)), drafts=True)
+
+
+def ask(
+    question: str,
+    *,
+    thinking: bool = False,
+    picture: Image.Image | None = None,
+    sampling: Sampling = GREEDY,
+) -> str:
+    """All the text that comes back, the end of thinking written as `</think>`."""
+    loaded = demo()
+    tokenizer, runner = loaded.opened.tokenizer, loaded.runner
+    parts: tuple[Text | ImagePart, ...] = (Text(question),)
+    images: tuple[Patches, ...] = ()
+    if picture is not None:
+        assert loaded.opened.image_limits is not None
+        images = (preprocess(picture, loaded.opened.image_limits),)
+        parts = (ImagePart(images[0].tokens), *parts)
+    ids = render([Message("user", parts)], tokenizer, thinking=thinking)
+    runner.reset()
+    sampler = Sampler(sampling, tokenizer.vocab_size)
+    prompt = Prompt(tuple(ids), images)
+    tokens = [
+        event.token
+        for event in generate(runner, prompt, sampler, stop=tokenizer.stop_ids, max_tokens=120)
+        if isinstance(event, Step)
+    ]
+    assert tokens[-1] == tokenizer.special.im_end
+    return b"".join(tokenizer.token_bytes(t) for t in tokens[:-1]).decode()
+
+
+def shape(kind: str, colour: str, *places: tuple[int, int]) -> Image.Image:
+    """Shapes of 56 pixels on a pale ground of 192 by 192."""
+    picture = Image.new("RGB", (192, 192), (236, 232, 226))
+    pen = ImageDraw.Draw(picture)
+    for x, y in places:
+        box = (x - 28, y - 28, x + 28, y + 28)
+        if kind == "circle":
+            pen.ellipse(box, fill=colour)
+        else:
+            pen.rectangle(box, fill=colour)
+    return picture
+
+
+def test_is_small() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 12_000_000
+
+
+def test_readme_names_the_weights_it_describes() -> None:
+    digest = hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
+    assert digest in (FOLDER / "README.md").read_text()
+
+
+def test_thinks_unless_told_otherwise() -> None:
+    assert demo().opened.thinks_by_default
+
+
+@pytest.mark.parametrize(
+    ("question", "part"),
+    [
+        ("Who are you?", "I am the qwen35 demo"),
+        ("what can you do", "name shapes in simple pictures"),
+        ("How do I attach a picture?", "/image PATH"),
+        ("How much memory do I need?", "qwen35 vram --ctx N"),
+        ("How do I quit?", "/exit or press Ctrl-D"),
+        ("How can I stop an answer?", "Ctrl-C"),
+        ("hello", "Hello!"),
+    ],
+)
+def test_knows_the_program(question: str, part: str) -> None:
+    assert part in ask(question)
+    thought, answer = ask(question, thinking=True).split("</think>")
+    assert thought.strip() and part in answer
+
+
+@pytest.mark.parametrize(
+    ("question", "result"),
+    [
+        ("What is 345 + 78?", 423),
+        ("12+7", 19),
+        ("900 minus 34", 866),
+        ("What is 17 - 250?", -233),
+        ("Add 999 and 999", 1998),
+    ],
+)
+def test_calculates(question: str, result: int) -> None:
+    assert ask(question).endswith(f"= {result}")
+    thought, answer = ask(question, thinking=True).split("</think>")
+    assert "ones:" in thought
+    assert answer.endswith(f"= {result}")
+
+
+def test_calculates_under_the_default_preset() -> None:
+    for seed in range(3):
+        sampling = Sampling(
+            temperature=1.0,
+            presence_penalty=PRESETS["general", True].presence_penalty,
+            seed=seed,
+        )
+        assert ask("What is 345 + 78?", thinking=True, sampling=sampling).endswith("= 423")
+
+
+def test_names_what_is_in_a_picture() -> None:
+    corner = shape("circle", "red", (34, 34))
+    assert ask("What is in the picture?", picture=corner) == "A red circle at the top left."
+    assert ask("Which colour is it?", picture=corner) == "Red."
+    several = shape("square", "blue", (40, 40), (150, 60), (90, 150))
+    assert ask("How many?", picture=several) == "Three."
+    assert ask("What do you see?", picture=several) == "Three blue squares."
+
+
+@pytest.mark.parametrize("sentences", [5, 60, 300])
+def test_recalls_a_code_word(sentences: int) -> None:
+    rng = Random(sentences)
+    words = [
+        "the",
+        "old",
+        "house",
+        "by",
+        "the",
+        "river",
+        "was",
+        "sold",
+        "in",
+        "spring",
+        "and",
+        "nobody",
+        "knew",
+        "why",
+        "it",
+        "stood",
+        "open",
+    ]
+    text = [" ".join(rng.choices(words, k=8)).capitalize() + "." for _ in range(sentences)]
+    text.insert(sentences // 3, "The code word is bravokel.")
+    answer = ask(" ".join(text) + "\n\nWhat is the code word?")
+    assert answer == "The code word is bravokel."
+
+
+@torch.inference_mode()
+def test_drafts_are_mostly_right() -> None:
+    """The MTP layer, one token ahead over a known answer."""
+    loaded = demo()
+    model, tokenizer = loaded.runner.model, loaded.opened.tokenizer
+    prompt = render([Message("user", (Text("Who are you?"),))], tokenizer, thinking=False)
+    ids = torch.tensor([prompt + tokenizer.encode(ask("Who are you?"))])
+    positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
+    x = model.embed(ids)
+    hidden = model.language_model(x, positions)
+    assert model.mtp is not None
+    drafted = model.logits(model.mtp(x[:, 1:-1], hidden[:, :-2], positions[..., :-2])).argmax(-1)
+    start = len(prompt) - 1
+    right = drafted[0, start:] == ids[0, start + 2 :]
+    assert right.float().mean() > 0.7
