@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from qwen35cli.engine.sampling import Sampler, Sampling, choose
+from qwen35cli.engine.sampling import BLOCK, Sampler, Sampling, choose, largest
 from qwen35cli.errors import UsageError
 
 GREEDY = Sampling(temperature=0)
@@ -101,3 +101,16 @@ def test_values_out_of_range_are_refused(given):
 def test_unknown_preset_is_refused():
     with pytest.raises(UsageError, match="no preset 'wild'"):
         choose("wild", thinking=True, seed=0, given={})
+
+
+@pytest.mark.parametrize("size", [5, BLOCK, 40 * BLOCK, 40 * BLOCK + 7])
+@pytest.mark.parametrize("count", [1, 5, 20, 39, 41])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_largest_logits_are_those_of_a_full_sort(size, count, seed):
+    values = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    values[-1] += 3.0  # in the rest behind the whole blocks
+    count = min(count, size)
+    best, places = largest(values, count)
+    assert torch.equal(best, values.sort(descending=True).values[:count])
+    assert torch.equal(values[places], best)
+    assert len(set(places.tolist())) == count
