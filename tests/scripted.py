@@ -38,7 +38,7 @@ def command(
 def main(script: str, *arguments: str) -> int:
     given = json.loads(Path(script).read_text())
     opened = fakes.fake_opened(ctx=given.get("ctx", 4_096), thinking=given.get("thinking", False))
-    load.open_model = lambda options: opened
+    load.open_model = lambda options, make: opened
     load.load = lambda opened, **parts: fakes.fake_loaded(opened, given["turns"])
     return run(arguments)
 

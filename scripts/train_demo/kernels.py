@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwen35cli.kernels import Kernels, select
+from qwen35cli.kernels import Kernels, reference, select
+from qwen35cli.kernels.operands import DeltaLog, DeltaWeights
 
 CHUNK = 32  # tokens per chunk of the delta rule
 
@@ -21,8 +22,7 @@ def training_kernels() -> Kernels:
         description="training on a CPU",
         attention=attention,
         segment_attention=segment_attention,
-        causal_conv=causal_conv,
-        delta_chunk=delta_chunk,
+        delta_mix=delta_mix,
     )
 
 
@@ -41,15 +41,37 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segments: tuple[int, ...]
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
 
 
-def causal_conv(x: Tensor, weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Depthwise convolution over time, then SiLU; see the reference. `rows` are zeros."""
+def delta_mix(
+    qkv: Tensor,
+    z: Tensor,
+    a: Tensor,
+    b: Tensor,
+    weights: DeltaWeights,
+    rows: Tensor,
+    state: Tensor,
+    log: DeltaLog | None = None,
+) -> Tensor:
+    """A DeltaNet layer over whole sequences; see the reference. `rows` and `state` stay empty."""
+    H, K, V = state.shape[1:]
+    keys = (qkv.shape[2] - H * V) // 2
+    q, k, v = causal_conv(qkv, weights.conv).split([keys, keys, H * V], dim=-1)
+    q = reference.l2_norm(q.unflatten(-1, (-1, K))) * K**-0.5
+    k = reference.l2_norm(k.unflatten(-1, (-1, K)))
+    g, beta = reference.delta_gates(a, b, weights.a_log, weights.dt_bias)
+    y = delta_chunk(q, k, v.unflatten(-1, (H, V)), g, beta)
+    z = z.unflatten(-1, (H, V))
+    return reference.gated_rms_norm(y, z, weights.norm, weights.eps).flatten(2)
+
+
+def causal_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Depthwise convolution over time from nothing, then SiLU; see the reference."""
     T, width = x.shape[1], weight.shape[-1]
     taps = weight[:, 0].unbind(-1)
     padded = F.pad(x, (0, 0, width - 1, 0))
     mixed = padded[:, :T] * taps[0]
     for j in range(1, width):
         mixed = torch.addcmul(mixed, padded[:, j : j + T], taps[j])
-    return F.silu(mixed), rows
+    return F.silu(mixed)
 
 
 class _Inverse(torch.autograd.Function):
@@ -69,9 +91,7 @@ class _Inverse(torch.autograd.Function):
         return -(turned @ grad @ turned)
 
 
-def delta_chunk(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def delta_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
     """The gated delta rule from an empty state; see the reference. The state is not returned."""
     B, T, G, K = q.shape
     H, V = v.shape[2:]
@@ -103,7 +123,7 @@ def delta_chunk(
     u, w = (inverse @ (beta * right)).split([V, K], dim=-1)
     if n == 1:
         out = queries_keys @ u
-        return out.transpose(2, 3).flatten(1, 2)[:, :T], state
+        return out.transpose(2, 3).flatten(1, 2)[:, :T]
     q = q * grown
     last = total[..., -1:]
     k = (k * torch.exp(last - total)[..., None]).transpose(-1, -2)
@@ -118,4 +138,4 @@ def delta_chunk(
         if i + 1 < n:
             memory = kept[:, i] * memory + k[:, i] @ new
     out = torch.stack(outputs, dim=1)  # (B, n, H, C, V)
-    return out.transpose(2, 3).flatten(1, 2)[:, :T], state
+    return out.transpose(2, 3).flatten(1, 2)[:, :T]

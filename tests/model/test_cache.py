@@ -138,6 +138,59 @@ def test_more_tokens_than_capacity_is_refused(model, cache):
         forward(model, cache, tokens(164))
 
 
+def test_keys_in_8_bits_take_half_and_lose_little():
+    from qwen35cli.kernels import select
+
+    for backend in ("reference", "cpu"):
+        model = tiny_model(kernels=select(torch.device("cpu"), backend))
+        exact, small = (model.make_cache(200, kind) for kind in (torch.float32, torch.int8))
+        whole, pieces = tokens(60), (40, 1, 1, 4, 14)
+        outputs = []
+        for cache in (exact, small):
+            parts = whole.split(pieces, dim=1)
+            outputs.append(torch.cat([forward(model, cache, part) for part in parts], dim=1))
+        noise = (outputs[1] - outputs[0]).norm() / outputs[0].norm()
+        assert 0 < noise < 0.02
+        keys = [cache.layers[3] for cache in (exact, small)]
+        assert keys[1].nbytes() == 2 * 2 * 200 * (32 + 2)
+        assert keys[0].nbytes() == 2 * 2 * 200 * 32 * 4
+
+
+def test_keys_in_8_bits_go_back_as_others_do(model):
+    def made():
+        cache = model.make_cache(200, torch.int8)
+        forward(model, cache, tokens(37))
+        return cache
+
+    cache, never = made(), made()
+    saved = cache.snapshot()
+    cache.hold()
+    one_by_one(model, cache, tokens(4, seed=1))
+    cache.rollback(37)
+    expected = one_by_one(model, never, tokens(3, seed=2))
+    assert torch.equal(one_by_one(model, cache, tokens(3, seed=2)), expected)
+    cache.restore(saved)
+    assert torch.equal(one_by_one(model, cache, tokens(3, seed=2)), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
+def test_compiled_kernels_remember_what_the_reference_does(kind):
+    from qwen35cli.kernels import select
+
+    outputs = []
+    for backend in ("reference", "cpu"):
+        model = tiny_model(kernels=select(torch.device("cpu"), backend))
+        cache = model.make_cache(200, kind)
+        parts = [forward(model, cache, tokens(n, seed=n)) for n in (37, 1, 8, 9)]
+        cache.hold()
+        forward(model, cache, tokens(6, seed=1))
+        cache.rollback(37 + 18 + 2)
+        parts.append(one_by_one(model, cache, tokens(3, seed=2)))
+        outputs.append(torch.cat(parts, dim=1))
+    tolerance = 2e-4 if kind == torch.float32 else 2e-2  # the same value may round to its neighbour
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=tolerance, atol=tolerance)
+
+
 def test_bytes_are_counted_alike_on_meta():
     real = tiny_model().make_cache(300, drafts=True)
     from qwen35cli.kernels import select

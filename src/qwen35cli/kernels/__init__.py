@@ -14,6 +14,7 @@ from torch import Tensor
 from qwen35cli.errors import UsageError
 
 from . import reference
+from .operands import DeltaLog, DeltaWeights, Rows, Weight
 
 Backend = Literal["reference", "cpu"]
 
@@ -24,21 +25,30 @@ class Kernels:
 
     backend: Backend
     description: str  # what runs, for `-v`
-    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    linear: Callable[[Tensor, Weight, Tensor | None], Tensor]
+    project: Callable[[Tensor, tuple[Weight, ...]], tuple[Tensor, ...]]
+    project_swiglu: Callable[[Tensor, Weight, Weight], Tensor]
+    rows: Callable[[Weight, Tensor], Tensor]
+    prepare: Callable[[Weight], Weight]
+    quantize_int4: Callable[[Tensor, int], tuple[Tensor, Tensor]]
+    quantize_int8: Callable[[Tensor], tuple[Tensor, Tensor]]
+    quantize_nf4: Callable[[Tensor, int], tuple[Tensor, Tensor]]
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
-    gated_rms_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     layer_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     swiglu: Callable[[Tensor, Tensor], Tensor]
     gelu: Callable[[Tensor], Tensor]
     gelu_tanh: Callable[[Tensor], Tensor]
     rotary: Callable[[Tensor, Tensor, Tensor], Tensor]
-    attention: Callable[[Tensor, Tensor, Tensor], Tensor]
+    qk_norm_rotary: Callable[
+        [Tensor, Tensor, Tensor, Tensor, float, Tensor, Tensor], tuple[Tensor, Tensor]
+    ]
+    store_rows: Callable[[Tensor, Rows, int], None]
+    attention: Callable[[Tensor, Rows, Rows], Tensor]
+    sigmoid_gate: Callable[[Tensor, Tensor], Tensor]
     segment_attention: Callable[[Tensor, Tensor, Tensor, tuple[int, ...]], Tensor]
-    causal_conv: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-    l2_norm: Callable[[Tensor], Tensor]
-    delta_gates: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-    delta_step: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-    delta_chunk: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    delta_mix: Callable[
+        [Tensor, Tensor, Tensor, Tensor, DeltaWeights, Tensor, Tensor, DeltaLog | None], Tensor
+    ]
 
 
 def _reference() -> Kernels:
@@ -46,20 +56,25 @@ def _reference() -> Kernels:
         backend="reference",
         description="plain torch",
         linear=reference.linear,
+        project=reference.project,
+        project_swiglu=reference.project_swiglu,
+        rows=reference.rows,
+        prepare=reference.prepare,
+        quantize_int4=reference.quantize_int4,
+        quantize_int8=reference.quantize_int8,
+        quantize_nf4=reference.quantize_nf4,
         rms_norm=reference.rms_norm,
-        gated_rms_norm=reference.gated_rms_norm,
         layer_norm=reference.layer_norm,
         swiglu=reference.swiglu,
         gelu=reference.gelu,
         gelu_tanh=reference.gelu_tanh,
         rotary=reference.rotary,
+        qk_norm_rotary=reference.qk_norm_rotary,
+        store_rows=reference.store_rows,
         attention=reference.attention,
+        sigmoid_gate=reference.sigmoid_gate,
         segment_attention=reference.segment_attention,
-        causal_conv=reference.causal_conv,
-        l2_norm=reference.l2_norm,
-        delta_gates=reference.delta_gates,
-        delta_step=reference.delta_step,
-        delta_chunk=reference.delta_chunk,
+        delta_mix=reference.delta_mix,
     )
 
 
@@ -69,18 +84,32 @@ def _cpu() -> Kernels:
     native = cpu.Native.load()
     if native is None:
         return replace(
-            _reference(), backend="cpu", description=cpu.TORCH_ONLY, linear=cpu.torch_linear
+            _reference(),
+            backend="cpu",
+            description=cpu.TORCH_ONLY,
+            linear=cpu.torch_ops.linear,
+            project=cpu.torch_ops.project,
+            project_swiglu=cpu.torch_ops.project_swiglu,
+            rows=cpu.torch_ops.rows,
+            prepare=cpu.torch_ops.prepare,
         )
     return replace(
         _reference(),
         backend="cpu",
         description=native.description,
-        linear=native.linear,
-        rms_norm=native.rms_norm,
-        gated_rms_norm=native.gated_rms_norm,
-        attention=native.attention,
-        delta_step=native.delta_step,
-        delta_chunk=native.delta_chunk,
+        linear=native.matrices.linear,
+        project=native.matrices.project,
+        project_swiglu=native.matrices.project_swiglu,
+        rows=native.matrices.rows,
+        rms_norm=native.norms.rms_norm,
+        qk_norm_rotary=native.attention.qk_norm_rotary,
+        store_rows=native.attention.store_rows,
+        attention=native.attention.attention,
+        sigmoid_gate=native.attention.sigmoid_gate,
+        delta_mix=native.delta.delta_mix,
+        quantize_int4=native.quantize.int4,
+        quantize_int8=native.quantize.int8,
+        quantize_nf4=native.quantize.nf4,
     )
 
 

@@ -9,22 +9,211 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .operands import NF4, DeltaLog, DeltaWeights, Int4, Int8, Rows, Weight
+
 KEY_BLOCK = 2_048  # keys scored at once in attention: bounds the scores, whatever the context
 DELTA_CHUNK = 64  # tokens per chunk of the delta rule
+# Of bitsandbytes: quantiles of a normal distribution, scaled to reach from -1 to 1.
+NF4_TABLE = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
     """`x @ weight.T + bias`, with weights and bias taken in the dtype of `x`.
 
     Args:
         x: (..., D).
-        weight: (N, D), any float dtype.
+        weight: (N, D), any float dtype or quantized.
         bias: (N,) or None.
 
     Returns:
         (..., N) in the dtype of `x`.
     """
+    if not isinstance(weight, Tensor):
+        weight = dequantize(weight)
     return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def project(x: Tensor, weights: tuple[Weight, ...]) -> tuple[Tensor, ...]:
+    """`linear` of one input with several matrices. (..., D) -> (..., N) each."""
+    return tuple(linear(x, weight) for weight in weights)
+
+
+def project_swiglu(x: Tensor, gate: Weight, up: Weight) -> Tensor:
+    """`swiglu` of two projections of one input. (..., D) -> (..., N)."""
+    return swiglu(linear(x, gate), linear(x, up))
+
+
+def rows(weight: Weight, ids: Tensor) -> Tensor:
+    """Rows of a matrix, as the embedding of tokens: (...) integers -> (..., K).
+
+    Rows of a plain matrix keep its dtype; those of a quantized one are float32.
+    """
+    if isinstance(weight, Tensor):
+        return F.embedding(ids, weight)
+    if not isinstance(weight, Int8):
+        raise TypeError(f"rows of {type(weight).__name__} cannot be looked up")
+    flat = ids.flatten()
+    part = Int8(weight.packed[flat], weight.scale[flat], (len(flat), weight.shape[1]))
+    return dequantize(part).view(*ids.shape, -1)
+
+
+def prepare(weight: Weight) -> Weight:
+    """The layout a backend computes with, made once after loading; here that of the file."""
+    return weight
+
+
+def dequantize(weight: Int4 | Int8 | NF4) -> Tensor:
+    """(N, K) float32, from the layout of the file."""
+    N, K = weight.shape
+    if isinstance(weight, NF4):
+        codes = torch.stack([weight.packed >> 4, weight.packed & 15], dim=-1).flatten()[: N * K]
+        blocks = torch.arange(N * K, device=codes.device) // weight.block
+        return (weight.table[codes.long()] * weight.absmax[blocks]).view(N, K)
+    if isinstance(weight, Int8):
+        codes = unpack(weight.packed, 8)[:, :K]
+        return (codes - 128).float() * weight.scale.float()
+    codes = unpack(weight.packed, 4)[:, :K]
+    scale = weight.scale.float().repeat_interleave(weight.group, dim=1)[:, :K]
+    return (codes - 8).float() * scale
+
+
+def rounded(x: Tensor, group: int, limit: int) -> Tensor:
+    """What integer kernels make of activations: (..., K) float32 -> (..., K) float32.
+
+    Each `group` neighbours become integers from -limit to limit times a scale. A group too small to
+    be scaled becomes zero; one with a number that is not finite becomes NaN.
+    """
+    K = x.shape[-1]
+    x = F.pad(x, (0, -K % group)).reshape(*x.shape[:-1], -1, group)
+    most = x.abs().amax(-1, keepdim=True)
+    most = most.masked_fill(most.isinf(), torch.nan)
+    codes = (x * (torch.full_like(most, limit) / most)).round()
+    kept = torch.where(most < 1e-30, 0.0, codes * (most / limit))
+    return kept.flatten(-2)[..., :K]
+
+
+def unpack(words: Tensor, bits: int) -> Tensor:
+    """(N, W) int32 words -> (N, W * 32 / bits) int32 codes, the lowest bits first."""
+    shifts = torch.arange(0, 32, bits, dtype=torch.int32, device=words.device)
+    return ((words[..., None] >> shifts) & (2**bits - 1)).flatten(1)
+
+
+def quantize_int4(w: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """4-bit codes and a scale for each group, chosen for the least squared error.
+
+    Twenty scales are tried: nineteen that map the element of largest magnitude to 7.1 ... 8.9 codes
+    on the side that has eight, each then refined by least squares, and that of plain rounding. Each
+    is judged as it will be read: rounded to bf16, with the codes that belong to it.
+
+    Args:
+        w: (R, K) float32 or bf16, finite; K may end within a group or a word.
+        group: weights per scale.
+
+    Returns:
+        int32 (R, ceil(K / 8)) and bf16 (R, ceil(K / group)), as in `Int4`. Scales may be negative;
+        a group of zeros has the scale 1.
+    """
+    R, K = w.shape
+    x = F.pad(w.float(), (0, -K % group)).view(R, -1, group)
+    x, unit, back = _unit_sized(x)
+    high, low = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
+    peak = torch.where(high >= -low, high, low)
+    error = x.square().sum(-1, keepdim=True)  # of zeros for codes, unless something is better
+    scale, codes = torch.ones_like(peak), torch.zeros_like(x)
+    for i in range(-9, 11):
+        if i < 10:
+            q = (x * (-(8 + 0.1 * i) / peak)).clamp(-8, 7).round()
+            trial = (x * q).sum(-1, keepdim=True) / q.square().sum(-1, keepdim=True)
+        else:
+            trial = torch.maximum(high, -low) / 7
+        stored = (trial * back).bfloat16().float()
+        trial = stored * unit
+        q = (x * (1 / trial)).clamp(-8, 7).round()
+        trial_error = (x - trial * q).square().sum(-1, keepdim=True)
+        better = trial_error < error  # never true of NaN, which is what zeros give
+        error = torch.where(better, trial_error, error)
+        scale = torch.where(better, stored, scale)
+        codes = torch.where(better, q, codes)
+    packed = _pack(codes.view(R, -1)[:, :K].int() + 8, 4)
+    return packed, scale.view(R, -1).bfloat16()
+
+
+def quantize_int8(w: Tensor) -> tuple[Tensor, Tensor]:
+    """8-bit codes and a scale for each row: its largest magnitude over 127, rounded to bf16.
+
+    Args:
+        w: (R, K) float32 or bf16, finite.
+
+    Returns:
+        int32 (R, ceil(K / 4)) and bf16 (R, 1), as in `Int8`. A row of zeros has the scale 1.
+    """
+    w = w.float()
+    scale = (w.abs().amax(-1, keepdim=True) / 127).bfloat16()
+    usable = scale.float() >= torch.finfo(torch.float32).tiny
+    scale = torch.where(usable, scale, 1.0)
+    codes = (w * (1 / scale.float())).clamp(-127, 127).round() * usable
+    return _pack(codes.int() + 128, 8), scale
+
+
+def quantize_nf4(w: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Indices into the table of nf4, and for each block the factor of the least squared error.
+
+    Tried are the largest magnitude, as bitsandbytes takes it, and fifteen factors from 0.7 to 1.05
+    of it, each refined by least squares.
+
+    Args:
+        w: (R, K) float32 or bf16, finite. R * K is even; blocks run on over the ends of rows.
+        block: weights per factor, even.
+
+    Returns:
+        uint8 (R * K / 2, 1) and float32 (ceil(R * K / block),), as in `NF4`. A block of zeros has
+        the factor 0.
+    """
+    x = F.pad(w.float().flatten(), (0, -w.numel() % block)).view(-1, block)
+    x, _, back = _unit_sized(x)
+    table = torch.tensor(NF4_TABLE, device=w.device)
+    middles = (table[1:] + table[:-1]) / 2
+    peak = x.abs().amax(-1, keepdim=True)
+    error = x.square().sum(-1, keepdim=True)
+    factor = torch.zeros_like(peak)
+    codes = torch.full_like(x, NF4_TABLE.index(0.0), dtype=torch.long)
+    for i in range(16):
+        trial = peak
+        if i:
+            q = table[torch.bucketize(x * (1 / (peak * (0.675 + 0.025 * i))), middles)]
+            trial = (x * q).sum(-1, keepdim=True) / q.square().sum(-1, keepdim=True)
+        index = torch.bucketize(x * (1 / trial), middles)
+        trial_error = (x - trial * table[index]).square().sum(-1, keepdim=True)
+        better = trial_error < error
+        error = torch.where(better, trial_error, error)
+        factor = torch.where(better, trial, factor)
+        codes = torch.where(better, index, codes)
+    codes = codes.flatten()[: w.numel()].view(-1, 2).byte()
+    return codes[:, :1] << 4 | codes[:, 1:], (factor * back).flatten()
+
+
+def _unit_sized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Groups (..., g) times the power of two that brings each near 1; the powers, and back.
+
+    Their squares then neither overflow nor vanish, whatever the weights.
+    """
+    exponent = x.abs().amax(-1, keepdim=True).view(torch.int32) >> 23
+    field = (253 - exponent).clamp(1)
+    unit, back = (field << 23).view(torch.float32), (254 - field << 23).view(torch.float32)
+    return x * unit, unit, back
+
+
+def _pack(codes: Tensor, bits: int) -> Tensor:
+    """(R, K) int32 codes -> (R, ceil(K * bits / 32)) words; the value zero pads the last."""
+    per_word = 32 // bits
+    codes = F.pad(codes, (0, -codes.shape[1] % per_word), value=1 << (bits - 1))
+    shifts = torch.arange(0, 32, bits, dtype=torch.int32, device=codes.device)
+    return (codes.view(len(codes), -1, per_word) << shifts).sum(-1, dtype=torch.int32)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -97,20 +286,73 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([turned.to(x.dtype), x[..., 2 * half :]], dim=-1)
 
 
-def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def qk_norm_rotary(
+    q: Tensor,
+    k: Tensor,
+    q_weight: Tensor,
+    k_weight: Tensor,
+    eps: float,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`rms_norm` of each head of queries and keys, then `rotary`.
+
+    Args:
+        q: (B, T, H, Dh). k: (B, T, KV, Dh).
+        q_weight, k_weight: (Dh,) offsets from one.
+        cos, sin: (B, T, R) float32.
+    """
+    q, k = rms_norm(q, q_weight, eps), rms_norm(k, k_weight, eps)
+    return rotary(q, cos, sin), rotary(k, cos, sin)
+
+
+def store_rows(x: Tensor, rows: Rows, start: int) -> None:
+    """Write keys or values of T tokens into a cache, from token `start` on.
+
+    In 8 bits the scale of a row is its largest magnitude / 127, rounded to bf16; the codes follow
+    from the rounded scale.
+
+    Args:
+        x: (B, T, KV, Dh).
+        rows: with room for S >= start + T tokens.
+    """
+    x, stop = x.transpose(1, 2), start + x.shape[1]
+    if isinstance(rows, Tensor):
+        rows[:, :, start:stop] = x
+        return
+    scale = (x.float().abs().amax(-1) / 127).bfloat16()
+    step = scale.float()[..., None]
+    codes = torch.where(step > 0, x.float() / step, 0.0).round().clamp(-127, 127)
+    rows.codes[:, :, start:stop] = codes.to(torch.int8)
+    rows.scale[:, :, start:stop] = scale
+
+
+def _widened(rows: Rows, start: int, stop: int) -> Tensor:
+    """Tokens `start` to `stop` of cached rows, float32."""
+    if isinstance(rows, Tensor):
+        return rows[:, :, start:stop].float()
+    return rows.codes[:, :, start:stop].float() * rows.scale[:, :, start:stop, None].float()
+
+
+def sigmoid_gate(x: Tensor, gate: Tensor) -> Tensor:
+    """`x * sigmoid(gate)`, both (B, T, H, Dh)."""
+    return x * torch.sigmoid(gate)
+
+
+def attention(q: Tensor, keys: Rows, values: Rows) -> Tensor:
     """Causal attention of the newest tokens over everything cached, scaled by Dh ** -0.5.
 
     Keys are taken in blocks with a running softmax, so no tensor grows with T x S.
 
     Args:
         q: (B, T, H, Dh) queries of the last T of S positions.
-        keys, values: (B, KV, S, Dh), any float dtype; query head h reads head h // (H / KV).
+        keys, values: (B, KV, S, Dh), also in 8 bits; query head h reads head h // (H / KV).
 
     Returns:
         (B, T, H, Dh) in the dtype of `q`; softmax and sums are float32.
     """
     B, T, H, Dh = q.shape
-    KV, S = keys.shape[1:3]
+    KV, S = (keys if isinstance(keys, Tensor) else keys.codes).shape[1:3]
     queries = (q.float() * Dh**-0.5).transpose(1, 2).reshape(B, KV, H // KV * T, Dh)
     reach = torch.arange(S - T, S, device=q.device).repeat(H // KV)[
         :, None
@@ -120,7 +362,7 @@ def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     out = torch.zeros_like(queries)
     for start in range(0, S, KEY_BLOCK):
         stop = min(start + KEY_BLOCK, S)
-        scores = queries @ keys[:, :, start:stop].float().transpose(2, 3)  # (B, KV, H/KV*T, block)
+        scores = queries @ _widened(keys, start, stop).transpose(2, 3)  # (B, KV, H/KV*T, block)
         if stop > S - T + 1:
             columns = torch.arange(start, stop, device=q.device)
             scores = scores.masked_fill(columns > reach, -torch.inf)
@@ -129,7 +371,7 @@ def attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         weights = torch.exp(scores - higher)
         shrink = torch.exp(best - higher)
         total = total * shrink + weights.sum(-1, keepdim=True)
-        out = out * shrink + weights @ values[:, :, start:stop].float()
+        out = out * shrink + weights @ _widened(values, start, stop)
         best = higher
     out = (out / total).reshape(B, H, T, Dh).transpose(1, 2)
     return out.to(q.dtype)
@@ -279,3 +521,56 @@ def delta_chunk(
         state = kept[:, :, i] * state + k[:, :, i].transpose(-1, -2) @ new
     out = torch.stack(outputs, dim=2).reshape(B, H, n * C, V)[:, :, :T]
     return out.transpose(1, 2), state
+
+
+def delta_mix(
+    qkv: Tensor,
+    z: Tensor,
+    a: Tensor,
+    b: Tensor,
+    weights: DeltaWeights,
+    rows: Tensor,
+    state: Tensor,
+    log: DeltaLog | None = None,
+) -> Tensor:
+    """Everything in a DeltaNet layer between its projections, over T tokens.
+
+    Convolution and SiLU; queries, keys and values; gates; the delta rule; the gated norm.
+
+    Args:
+        qkv: (B, T, C) inputs of the convolution: G query heads and G key heads of K channels, then
+            H value heads of V. Value head h uses key head h // (H / G).
+        z: (B, T, H * V) the gate of the norm.
+        a, b: (B, T, H) the two scalar projections of each value head.
+        rows: (B, W - 1, C) the inputs before these, oldest first; updated in place.
+        state: (B, H, K, V) float32, contiguous; updated in place.
+        log: filled with what the T steps did to the state, for who may want to go back.
+
+    Returns:
+        (B, T, H * V) in the dtype of `qkv`.
+    """
+    B, T, C = qkv.shape
+    H, K, V = state.shape[1:]
+    keys = (C - H * V) // 2
+    mixed, last = causal_conv(qkv, weights.conv, rows)
+    q, k, v = mixed[..., :keys], mixed[..., keys : 2 * keys], mixed[..., 2 * keys :]
+    q = l2_norm(q.reshape(B, T, -1, K)) * K**-0.5  # (B, T, G, K)
+    k = l2_norm(k.reshape(B, T, -1, K))
+    v = v.reshape(B, T, H, V)
+    g, beta = delta_gates(a, b, weights.a_log, weights.dt_bias)  # (B, T, H)
+    if T > 1 and log is None:
+        # A copy, for gradients: the chunks need the state as it was.
+        y, after = delta_chunk(q, k, v, g, beta, state.clone())
+        state.copy_(after)
+    else:
+        steps = [
+            delta_step(q[:, t], k[:, t], v[:, t], g[:, t], beta[:, t], state) for t in range(T)
+        ]
+        y = torch.stack([y for y, _ in steps], dim=1)
+        if log is not None:
+            log.k.copy_(k)
+            log.d.copy_(torch.stack([d for _, d in steps], dim=1))
+            log.g.copy_(g)
+    rows.copy_(last)
+    y = gated_rms_norm(y.to(qkv.dtype), z.reshape(B, T, H, V), weights.norm, weights.eps)
+    return y.flatten(2)

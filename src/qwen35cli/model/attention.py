@@ -29,14 +29,17 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None) -> Tensor:
         """x: (B, T, D), already normed; cos, sin: (B, T, R). No cache: the whole sequence."""
         B, T, _ = x.shape
-        q, gate = self.q_proj(x).view(B, T, self.heads, 2 * self.width).chunk(2, dim=-1)
-        k = self.k_proj(x).view(B, T, self.kv_heads, self.width)
-        v = self.v_proj(x).view(B, T, self.kv_heads, self.width)
-        q = self.kernels.rotary(self.q_norm(q), cos, sin)
-        k = self.kernels.rotary(self.k_norm(k), cos, sin)
-        if cache is None:
-            keys, values = k.transpose(1, 2), v.transpose(1, 2)
-        else:
-            keys, values = cache.append(k, v)  # (B, KV, S, Dh)
+        projections = (self.q_proj.operand, self.k_proj.operand, self.v_proj.operand)
+        q, k, v = self.kernels.project(x, projections)
+        q, gate = q.view(B, T, self.heads, 2 * self.width).chunk(2, dim=-1)  # (B, T, H, Dh) each
+        k, v = (y.view(B, T, self.kv_heads, self.width) for y in (k, v))
+        q, k = self.kernels.qk_norm_rotary(
+            q, k, self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, cos, sin
+        )
+        keys, values = (  # (B, KV, S, Dh)
+            cache.append(k, v, self.kernels)
+            if cache is not None
+            else (k.transpose(1, 2), v.transpose(1, 2))
+        )
         y = self.kernels.attention(q, keys, values)  # (B, T, H, Dh)
-        return self.o_proj((y * torch.sigmoid(gate)).flatten(2))
+        return self.o_proj(self.kernels.sigmoid_gate(y, gate).flatten(2))

@@ -16,6 +16,9 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from qwen35cli.kernels import Kernels
+from qwen35cli.kernels.operands import DeltaLog, Int8Rows, Rows
+
 
 class LayerCache(Protocol):
     """What the engine may ask of a layer's memory; the layer itself knows the concrete class."""
@@ -58,19 +61,25 @@ class SavedKeys:
 class KVCache:
     """Normed, rotated keys and raw values of one attention layer, with room for `capacity` tokens.
 
-    keys, values: (B, KV, capacity, Dh). Only the first `length` rows are ever read.
+    keys, values: (B, KV, capacity, Dh), or codes and scales where `dtype` is int8. Only the first
+    `length` rows are ever read.
     """
 
     def __init__(
         self, batch: int, heads: int, capacity: int, width: int, dtype: torch.dtype
     ) -> None:
+        def room() -> Rows:
+            codes = torch.empty(batch, heads, capacity, width, dtype=dtype)
+            if dtype != torch.int8:
+                return codes
+            return Int8Rows(codes, torch.empty(batch, heads, capacity, dtype=torch.bfloat16))
+
         self.length = 0
         self.capacity = capacity
-        self.keys = torch.empty(batch, heads, capacity, width, dtype=dtype)
-        self.values = torch.empty_like(self.keys)
+        self.keys, self.values = room(), room()
         self._saved: WeakSet[SavedKeys] = WeakSet()
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, keys: Tensor, values: Tensor, kernels: Kernels) -> tuple[Rows, Rows]:
         """Write (B, T, KV, Dh) each behind what is there; returns views (B, KV, S, Dh) of it all.
 
         Raises:
@@ -79,10 +88,10 @@ class KVCache:
         end = self.length + keys.shape[1]
         if end > self.capacity:
             raise ValueError(f"{end} tokens in a cache of {self.capacity}")
-        self.keys[:, :, self.length : end] = keys.transpose(1, 2)
-        self.values[:, :, self.length : end] = values.transpose(1, 2)
+        kernels.store_rows(keys, self.keys, self.length)
+        kernels.store_rows(values, self.values, self.length)
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return _until(self.keys, end), _until(self.values, end)
 
     def hold(self) -> None:
         """Nothing to keep: forgetting is moving an integer."""
@@ -109,7 +118,18 @@ class KVCache:
         self.length = saved.length
 
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return _nbytes(self.keys) + _nbytes(self.values)
+
+
+def _until(rows: Rows, end: int) -> Rows:
+    """The first `end` rows of each head, without a copy."""
+    if isinstance(rows, Tensor):
+        return rows[:, :, :end]
+    return Int8Rows(rows.codes[:, :, :end], rows.scale[:, :, :end])
+
+
+def _nbytes(rows: Rows) -> int:
+    return rows.nbytes if isinstance(rows, Tensor) else rows.codes.nbytes + rows.scale.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +146,12 @@ class SavedDelta:
 
 @dataclass(slots=True)
 class _Held:
-    """The state as `hold` found it, and every update since: u = (k, d, g), and the rows read."""
+    """The state as `hold` found it, and what every call since did to it and read."""
 
     length: int
     state: Tensor
     rows: Tensor
-    updates: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    logs: list[DeltaLog] = field(default_factory=list)
     inputs: list[Tensor] = field(default_factory=list)  # (B, T, C) rows that entered the conv
 
 
@@ -161,27 +181,23 @@ class DeltaCache:
     def holding(self) -> bool:
         return self._held is not None
 
-    def advance(self, tokens: int, rows: Tensor, state: Tensor | None = None) -> None:
-        """Move on by `tokens`: the new conv rows, and the new state where it was not made in place.
+    def advance(self, inputs: Tensor) -> DeltaLog | None:
+        """Move on by T tokens, whose conv inputs (B, T, C) are about to enter state and rows.
 
-        Raises:
-            ValueError: while holding, for a state that came without its single updates.
+        Returns:
+            What `delta_mix` is to fill in, where a `rollback` may ask for it.
         """
-        if self._held is not None and state is not None:
-            raise ValueError("while a delta cache is held, tokens go through delta_step")
-        self.rows.copy_(rows)
-        if state is not None:
-            self.state.copy_(state)
-        self.length += tokens
-
-    def record(self, inputs: Tensor, updates: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Note what a later `rollback` repeats: conv inputs (B, T, C) and T updates (k, d, g).
-
-        k: (B, G, K), d: (B, H, V), g: (B, H), as `delta_step` takes and returns them.
-        """
-        if self._held is not None:
-            self._held.inputs.append(inputs)
-            self._held.updates.extend(updates)
+        B, T, C = inputs.shape
+        self.length += T
+        if self._held is None:
+            return None
+        H, K, V = self.state.shape[1:]
+        G = (C - H * V) // (2 * K)
+        new = self.state.new_empty
+        log = DeltaLog(new(B, T, G, K), new(B, T, H, V), new(B, T, H))
+        self._held.inputs.append(inputs)
+        self._held.logs.append(log)
+        return log
 
     def hold(self) -> None:
         self._held = _Held(self.length, self.state.clone(), self.rows.clone())
@@ -197,15 +213,13 @@ class DeltaCache:
             kept = "nothing before it" if held is None else f"{held.length} to {self.length}"
             raise ValueError(f"cannot roll {self.length} tokens back to {length}; kept: {kept}")
         stay = length - held.length
-        del held.updates[stay:]
         inputs = torch.cat([held.rows, *held.inputs], dim=1)[:, : stay + held.rows.shape[1]]
         held.inputs = [inputs[:, held.rows.shape[1] :]]
+        held.logs = _first(held.logs, stay)
         self.rows.copy_(inputs[:, stay:])
         self.state.copy_(held.state)
-        for k, d, g in held.updates:  # as `delta_step` does it, in the same order and precision
-            share = d.shape[1] // k.shape[1]
-            self.state.mul_(torch.exp(g)[..., None, None])
-            self.state.add_(k.repeat_interleave(share, dim=1)[..., None] * d[:, :, None])
+        for log in held.logs:
+            _repeat(log, self.state)
         self.length = length
 
     def snapshot(self) -> SavedDelta:
@@ -224,6 +238,25 @@ class DeltaCache:
 
     def nbytes(self) -> int:
         return self.state.nbytes + self.rows.nbytes
+
+
+def _first(logs: Sequence[DeltaLog], tokens: int) -> list[DeltaLog]:
+    """What the first `tokens` of all did."""
+    kept = []
+    for log in logs:
+        if tokens > 0:
+            kept.append(DeltaLog(log.k[:, :tokens], log.d[:, :tokens], log.g[:, :tokens]))
+        tokens -= log.g.shape[1]
+    return kept
+
+
+def _repeat(log: DeltaLog, state: Tensor) -> None:
+    """Do to `state` what the delta rule did, in the same order and precision."""
+    share = log.d.shape[2] // log.k.shape[2]
+    keys = log.k.repeat_interleave(share, dim=2)  # (B, T, H, K)
+    for t in range(log.g.shape[1]):
+        state.mul_(torch.exp(log.g[:, t])[..., None, None])
+        state.add_(keys[:, t, :, :, None] * log.d[:, t, :, None])
 
 
 @dataclass(frozen=True, slots=True)

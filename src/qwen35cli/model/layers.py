@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
+from qwen35cli.kernels.operands import Weight
 
 
 class Linear(nn.Module):
@@ -17,9 +18,32 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(outputs, dtype=dtype)) if bias else None
 
+    @property
+    def operand(self) -> Weight:
+        """The matrix, for ops that take several at once."""
+        return self.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         return self.kernels.linear(x, self.weight, self.bias)
+
+
+class Embedding(nn.Module):
+    """Token embeddings (V, D); the output head too, where the checkpoint ties them."""
+
+    def __init__(self, vocab: int, width: int, kernels: Kernels, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.weight = nn.Parameter(torch.empty(vocab, width, dtype=dtype))
+
+    @property
+    def operand(self) -> Weight:
+        """The matrix, for the output head."""
+        return self.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) integers -> (..., D)."""
+        return self.kernels.rows(self.weight, ids)
 
 
 class RMSNorm(nn.Module):
@@ -36,16 +60,12 @@ class RMSNorm(nn.Module):
 
 
 class GatedRMSNorm(nn.Module):
-    """Norm of a delta head with a plain float32 weight, times the SiLU of its gate."""
+    """Norm of a delta head with a plain float32 weight; `delta_mix` applies it."""
 
-    def __init__(self, width: int, eps: float, kernels: Kernels) -> None:
+    def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.kernels = kernels
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width, dtype=torch.float32))
-
-    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        return self.kernels.gated_rms_norm(x, gate, self.weight, self.eps)
 
 
 class LayerNorm(nn.Module):
@@ -72,4 +92,5 @@ class MLP(nn.Module):
         self.down_proj = Linear(inner, width, kernels, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.kernels.swiglu(self.gate_proj(x), self.up_proj(x)))
+        inner = self.kernels.project_swiglu(x, self.gate_proj.operand, self.up_proj.operand)
+        return self.down_proj(inner)

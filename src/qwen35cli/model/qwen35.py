@@ -41,7 +41,7 @@ class Qwen35(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.language_model.embed_tokens.weight.device
+        return self.language_model.norm.weight.device
 
     @property
     def activation_dtype(self) -> torch.dtype:
@@ -56,7 +56,7 @@ class Qwen35(nn.Module):
         """(..., D) normed hidden states -> (..., V) float32."""
         if self.lm_head is not None:
             return self.lm_head(hidden).float()
-        return self.kernels.linear(hidden, self.language_model.embed_tokens.weight, None).float()
+        return self.kernels.linear(hidden, self.language_model.embed_tokens.operand, None).float()
 
     def make_cache(
         self,

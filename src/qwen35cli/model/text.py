@@ -9,7 +9,7 @@ from .attention import Attention
 from .cache import Cache, DeltaCache, KVCache
 from .config import LayerType, TextConfig
 from .delta_net import DeltaNet
-from .layers import MLP, RMSNorm
+from .layers import MLP, Embedding, RMSNorm
 from .rotary import Rotary
 
 
@@ -45,24 +45,12 @@ class Block(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class Embedding(nn.Module):
-    """Token embeddings (V, D); the output head too, where the checkpoint ties them."""
-
-    def __init__(self, vocab: int, width: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(vocab, width, dtype=dtype))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """(...) integers -> (..., D)."""
-        return nn.functional.embedding(ids, self.weight)
-
-
 class TextModel(nn.Module):
     """Embeddings, blocks and the final norm; the head belongs to the whole model."""
 
     def __init__(self, config: TextConfig, kernels: Kernels, dtype: torch.dtype) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, kernels, dtype)
         self.layers = nn.ModuleList(
             Block(config, kind, kernels, dtype) for kind in config.layer_types
         )

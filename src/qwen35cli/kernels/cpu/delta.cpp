@@ -1,19 +1,43 @@
-// The gated delta rule, token by token: S = d S + k c^T with c = beta (v - d S^T k), then o = S^T q.
+// A DeltaNet layer between its projections: convolution, SiLU, norms and gates, then the delta rule
+// token by token, S = d S + k c^T with c = beta (v - d S^T k) and o = S^T q, and the gated norm.
 //
-// Columns of S do not meet, so a tile of columns goes through all tokens by itself and stays in the
-// first-level cache. Writing the state for one token also gathers what the next token recalls: each
-// token costs one pass over the tile, and one token alone reads the state from memory once.
+// One part is a key head with its value heads: it needs no other part's channels, so one parallel
+// region does it all. Columns of S do not meet, so a tile of columns goes through a block of tokens by
+// itself and stays in the first-level cache. Writing the state for one token also gathers what the
+// next token recalls: each token costs one pass over the tile, and one token alone reads the state
+// from memory once.
 #include <math.h>
 
+#include "rows.h"
 #include "simd.h"
 #include "threads.h"
 
 namespace {
 
-struct Head {  // one head of one sequence; `_step` is the distance between two tokens
-    const float *q, *k, *v, *g, *beta, *before;
-    float *after, *out, *corrections;  // corrections: of the only token, or null
-    long T, K, V, key_step, value_step, gate_step;
+constexpr long TAPS = 4;            // width of the convolution
+constexpr long SCRATCH = 24 << 10;  // floats on the stack of a part
+constexpr long BLOCK = 32;          // tokens of a block
+constexpr long TALLEST = 256;       // rows of a state
+constexpr long TILE = TALLEST * 4 * W;
+
+struct Layer {
+    const float *qkv, *z, *a, *b;       // [B, T, C], [B, T, H, V], [B, T, H] twice
+    const void *conv, *dt_bias;         // [C, TAPS], [H]; both bf16 or both float32
+    const float *a_log, *norm;          // [H], [V]
+    float *rows, *state, *y;            // [B, TAPS - 1, C], [B, H, K, V], [B, T, H, V]
+    float *log_k, *log_d, *log_g;       // [B, T, G, K], [B, T, H, V], [B, T, H]; or null
+    long B, T, G, H, K, V;
+    float eps;
+
+    long share() const { return H / G; }                       // value heads of a key head
+    long channels() const { return 2 * K + share() * V; }      // of a part
+    long floats() const { return channels() + 2 * share(); }   // of a token: q, k, values, g, beta
+};
+
+struct Head {  // one value head over a block of tokens; `_step` is the distance between two tokens
+    const float *q, *k, *v, *decay, *beta;
+    float *state, *out, *corrections;  // corrections: or null
+    long T, K, V, step, out_step;
 };
 
 INLINE float load_as(const float* p, float) { return *p; }
@@ -21,58 +45,166 @@ INLINE Vec load_as(const float* p, Vec) { return load(p); }
 INLINE void store_as(float* p, float v) { *p = v; }
 INLINE void store_as(float* p, Vec v) { store(p, v); }
 
-// C lanes (vectors or single floats) of columns, starting at `column`.
+// C lanes (vectors or single floats) of columns, starting at `column`. Rows of the state lie a power of
+// two apart and would push each other out of the cache: between tokens the tile is kept elsewhere.
 template <class Lane, int C>
 void columns(const Head& h, long column) {
     constexpr long width = sizeof(Lane) / sizeof(float);
-    const float* from = h.before + column;
-    float* to = h.after + column;
+    const long K = h.K, V = h.V;
+    float* state = h.state + column;
+    alignas(64) float tile[TILE];
 
     Lane recalled[C] = {};
-    for (long i = 0; i < h.K; i++)
-        for (int c = 0; c < C; c++) recalled[c] += h.k[i] * load_as(from + i * h.V + c * width, Lane{});
+    for (long i = 0; i < K; i++)
+        for (int c = 0; c < C; c++) {
+            Lane s = load_as(state + i * V + c * width, Lane{});
+            recalled[c] += h.k[i] * s;
+            store_as(tile + (i * C + c) * width, s);
+        }
 
     for (long t = 0; t < h.T; t++) {
-        const float *q = h.q + t * h.key_step, *k = h.k + t * h.key_step;
-        const float* next_k = t + 1 < h.T ? k + h.key_step : k;  // of the last token: gathered in vain
-        float decay = expf(h.g[t * h.gate_step]), beta = h.beta[t * h.gate_step];
+        const float *q = h.q + t * h.step, *k = h.k + t * h.step;
+        const float* next_k = t + 1 < h.T ? k + h.step : k;  // of the last token: gathered in vain
+        float decay = h.decay[t * h.step], beta = h.beta[t * h.step];
         Lane correction[C], out[C] = {}, next[C] = {};
         for (int c = 0; c < C; c++) {
-            Lane value = load_as(h.v + t * h.value_step + column + c * width, Lane{});
+            Lane value = load_as(h.v + t * h.step + column + c * width, Lane{});
             correction[c] = (value - decay * recalled[c]) * beta;
         }
-        for (long i = 0; i < h.K; i++)
-            for (int c = 0; c < C; c++) {
-                Lane s = load_as(from + i * h.V + c * width, Lane{}) * decay + k[i] * correction[c];
-                store_as(to + i * h.V + c * width, s);
-                out[c] += q[i] * s;
-                next[c] += next_k[i] * s;
+        if (t + 1 < h.T)
+            for (long i = 0; i < K; i++)
+                for (int c = 0; c < C; c++) {
+                    float* at = tile + (i * C + c) * width;
+                    Lane s = load_as(at, Lane{}) * decay + k[i] * correction[c];
+                    store_as(at, s);
+                    out[c] += q[i] * s;
+                    next[c] += next_k[i] * s;
+                }
+        else
+            for (long i = 0; i < K; i++) {
+                // The columns to the right come next; past the last ones, the head that follows.
+                __builtin_prefetch(state + i * V + C * width, 1, 3);
+                if (C * width > 16) __builtin_prefetch(state + i * V + C * width + 16, 1, 3);
+                float key = k[i], query = q[i];
+                for (int c = 0; c < C; c++) {
+                    Lane s = load_as(tile + (i * C + c) * width, Lane{}) * decay + key * correction[c];
+                    store_as(state + i * V + c * width, s);
+                    out[c] += query * s;
+                }
             }
         for (int c = 0; c < C; c++) {
-            store_as(h.out + t * h.value_step + column + c * width, out[c]);
-            if (h.corrections) store_as(h.corrections + column + c * width, correction[c]);
+            store_as(h.out + t * h.out_step + column + c * width, out[c]);
+            if (h.corrections) store_as(h.corrections + t * h.out_step + column + c * width, correction[c]);
             recalled[c] = next[c];
         }
-        from = to;
     }
+}
+
+void remember(const Head& h) {
+    long column = 0;
+    for (; column + 4 * W <= h.V; column += 4 * W) columns<Vec, 4>(h, column);
+    for (; column + W <= h.V; column += W) columns<Vec, 1>(h, column);
+    for (; column < h.V; column++) columns<float, 1>(h, column);
+}
+
+// Taps of `count` channels, one row of `taps` per tap.
+template <class Stored>
+void read_taps(const Stored* conv, long count, float* taps, long step) {
+    for (long c = 0; c < count; c++)
+        for (long j = 0; j < TAPS; j++) taps[j * step + c] = widen(conv[c * TAPS + j]);
+}
+
+// One token of `count` channels: `now[j]` is the input under tap j.
+void convolve(const float* const* now, const float* taps, long step, long count, float* out) {
+    for (long c = 0; c < count; c += W) {
+        long n = count - c < W ? count - c : W;
+        Vec mixed = {};
+        for (long j = 0; j < TAPS; j++) mixed += load_some(taps + j * step + c, n) * load_some(now[j] + c, n);
+        store_some(out + c, silu(mixed), n);
+    }
+}
+
+void scale_to_length(float* x, long K, float length) {
+    float scale = length / sqrtf(sum_of_squares(x, K) + 1e-6f);
+    for (long i = 0; i < K; i++) x[i] *= scale;
+}
+
+float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
+
+template <class Stored>
+void run(const Layer& l, long b, long group) {
+    const long T = l.T, K = l.K, V = l.V, share = l.share(), n = l.channels(), step = l.floats();
+    const long C = 2 * l.G * K + l.H * V, head = group * share;
+    const long from[3] = {group * K, (l.G + group) * K, 2 * l.G * K + head * V};  // q, k, values
+    const long count[3] = {K, K, share * V}, to[3] = {0, K, 2 * K};
+    const float* x = l.qkv + b * T * C;
+    float* rows = l.rows + b * (TAPS - 1) * C;
+    alignas(64) float scratch[SCRATCH];
+    float *taps = scratch, *tokens = scratch + TAPS * n;
+    long room = (SCRATCH - TAPS * n) / step, block = room < BLOCK ? room : BLOCK;
+
+    for (int s = 0; s < 3; s++) read_taps((const Stored*)l.conv + from[s] * TAPS, count[s], taps + to[s], n);
+    for (long start = 0; start < T; start += block) {
+        long here = T - start < block ? T - start : block;
+        for (long i = 0; i < here; i++) {
+            long t = start + i, gates = (b * T + t) * l.H + head;
+            float *q = tokens + i * step, *k = q + K, *decay = q + n, *beta = decay + share;
+            for (int s = 0; s < 3; s++) {
+                const float* now[TAPS];
+                for (long j = 0; j < TAPS; j++) {
+                    long at = t + j - (TAPS - 1);
+                    now[j] = (at < 0 ? rows + (TAPS - 1 + at) * C : x + at * C) + from[s];
+                }
+                convolve(now, taps + to[s], n, count[s], q + to[s]);
+            }
+            scale_to_length(q, K, 1.0f / sqrtf((float)K));
+            scale_to_length(k, K, 1.0f);
+            for (long h = 0; h < share; h++) {
+                float bias = widen(((const Stored*)l.dt_bias)[head + h]);
+                float g = -expf(l.a_log[head + h]) * softplus(l.a[gates + h] + bias);
+                if (l.log_g) l.log_g[gates + h] = g;
+                decay[h] = expf(g);
+                beta[h] = 1.0f / (1.0f + expf(-l.b[gates + h]));
+            }
+            if (l.log_k) memcpy(l.log_k + ((b * T + t) * l.G + group) * K, k, K * sizeof(float));
+        }
+        for (long h = 0; h < share; h++) {
+            long first = ((b * T + start) * l.H + head + h) * V;
+            remember({tokens, tokens + K, tokens + 2 * K + h * V, tokens + n + h, tokens + n + share + h,
+                      l.state + (b * l.H + head + h) * K * V, l.y + first,
+                      l.log_d ? l.log_d + first : nullptr, here, K, V, step, l.H * V});
+            for (long i = 0; i < here; i++) {
+                long at = first + i * l.H * V;
+                gated_norm(l.y + at, l.z + at, l.norm, l.y + at, V, l.eps);
+            }
+        }
+    }
+    for (int s = 0; s < 3; s++)  // the last inputs, oldest first: a row only moves to an earlier place
+        for (long j = 0; j < TAPS - 1; j++) {
+            long at = T + j - (TAPS - 1);
+            const float* last = (at < 0 ? rows + (TAPS - 1 + at) * C : x + at * C) + from[s];
+            memcpy(rows + j * C + from[s], last, count[s] * sizeof(float));
+        }
 }
 
 }  // namespace
 
-// q, k [B, T, G, K], v and out [B, T, H, V], g and beta [B, T, H], states [B, H, K, V]; contiguous.
-// `before` and `after` may be the same. corrections [B, H, V] or null, for T = 1.
-EXPORT void delta(ForkJoin fork_join, int threads, const float* q, const float* k, const float* v,
-                  const float* g, const float* beta, const float* before, float* after, float* out,
-                  float* corrections, long B, long T, long G, long H, long K, long V) {
-    parallel(fork_join, worth(threads, 4 * B * T * H * K * V), B * H, [=](long i) {
-        long b = i / H, h = i % H;
-        long keys = (b * T * G + h / (H / G)) * K, values = (b * T * H + h) * V, gates = b * T * H + h;
-        Head head = {q + keys, k + keys, v + values, g + gates, beta + gates, before + i * K * V,
-                     after + i * K * V, out + values, corrections ? corrections + i * V : nullptr,
-                     T, K, V, G * K, H * V, H};
-        long column = 0;
-        for (; column + 4 * W <= V; column += 4 * W) columns<Vec, 4>(head, column);
-        for (; column + W <= V; column += W) columns<Vec, 1>(head, column);
-        for (; column < V; column++) columns<float, 1>(head, column);
+// Shapes as in Layer, all contiguous; `rows` and `state` are updated in place. `half`: whether conv and
+// dt_bias are bf16.
+EXPORT void delta_mix(ForkJoin fork_join, int threads, const float* qkv, const float* z, const float* a,
+                      const float* b, const void* conv, const void* dt_bias, const float* a_log,
+                      const float* norm, float* rows, float* state, float* y, float* log_k, float* log_d,
+                      float* log_g, long B, long T, long G, long H, long K, long V, float eps, int half) {
+    Layer layer = {qkv, z, a, b, conv, dt_bias, a_log, norm, rows, state, y, log_k, log_d, log_g,
+                   B, T, G, H, K, V, eps};
+    parallel(fork_join, worth(threads, 4 * B * T * H * K * V), B * G, [&](long i) {
+        half ? run<bf16>(layer, i / G, i % G) : run<float>(layer, i / G, i % G);
     });
+}
+
+// Whether heads of this size fit into what `delta_mix` keeps on the stack.
+EXPORT int delta_fits(long G, long H, long K, long V) {
+    Layer layer = {};
+    layer.G = G, layer.H = H, layer.K = K, layer.V = V;
+    return K <= TALLEST && TAPS * layer.channels() + layer.floats() <= SCRATCH;
 }

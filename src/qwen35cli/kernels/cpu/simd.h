@@ -50,6 +50,7 @@ INLINE Vec load(const bf16* p) {
 INLINE void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
 
 INLINE float widen(float x) { return x; }
+INLINE float widen(int8_t x) { return x; }
 
 INLINE float widen(bf16 x) {
     uint32_t bits = (uint32_t)x << 16;
@@ -115,11 +116,35 @@ INLINE Vec silu(Vec x) {
     return (x < 0.0f ? x * small : x) / (1.0f + small);
 }
 
+INLINE Vec sigmoid(Vec x) {
+    Vec small = exp_of_negative(x < 0.0f ? x : -x);
+    return (x < 0.0f ? small : splat(1.0f)) / (1.0f + small);
+}
+
 // The same for what is left of a row: the lanes that are missing hold zero.
 INLINE Vec load_some(const float* p, long count) {
+    if (count >= W) return load(p);
     Vec v = {};
     memcpy(&v, p, count * sizeof(float));
     return v;
 }
 
-INLINE void store_some(float* p, Vec v, long count) { memcpy(p, &v, count * sizeof(float)); }
+INLINE void store_some(float* p, Vec v, long count) {
+    if (count >= W)
+        store(p, v);
+    else
+        memcpy(p, &v, count * sizeof(float));
+}
+
+// W floats, rounded to the nearest integers, halves to even.
+INLINE void store_nearest(int32_t* p, Vec v) {
+#if defined(__AVX512F__)
+    _mm512_storeu_si512(p, _mm512_cvtps_epi32((__m512)v));
+#elif defined(__AVX2__)
+    _mm256_storeu_si256((__m256i*)p, _mm256_cvtps_epi32((__m256)v));
+#elif defined(__SSE2__)
+    _mm_storeu_si128((__m128i*)p, _mm_cvtps_epi32((__m128)v));
+#else
+    for (int i = 0; i < W; i++) p[i] = (int32_t)__builtin_rintf(v[i]);
+#endif
+}

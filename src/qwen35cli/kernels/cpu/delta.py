@@ -1,0 +1,80 @@
+"""The compiled DeltaNet layer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qwen35cli.kernels import reference
+from qwen35cli.kernels.operands import DeltaLog, DeltaWeights
+
+from .library import Foreign, Library
+
+TAPS = 4  # width of the convolution that is compiled
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaOps:
+    """`delta_mix` for float32 activations; what has another dtype goes to the reference."""
+
+    fork_join: int | None
+    mix_of: Foreign
+    fits: Foreign
+
+    @classmethod
+    def open(cls, library: Library) -> "DeltaOps":
+        return cls(
+            library.fork_join,
+            library.function("delta_mix", "pi" + "p" * 14 + "llllll" + "fi"),
+            library.function("delta_fits", "llll", "i"),
+        )
+
+    def delta_mix(
+        self,
+        qkv: Tensor,
+        z: Tensor,
+        a: Tensor,
+        b: Tensor,
+        weights: DeltaWeights,
+        rows: Tensor,
+        state: Tensor,
+        log: DeltaLog | None = None,
+    ) -> Tensor:
+        """See `reference.delta_mix`. Token by token, whatever T: the state stays in the cache."""
+        B, T, C = qkv.shape
+        H, K, V = state.shape[1:]
+        G = (C - H * V) // (2 * K)
+        conv, dt_bias, a_log, norm = weights.conv, weights.dt_bias, weights.a_log, weights.norm
+        if qkv.dtype != torch.float32 or conv.shape[2] != TAPS or not self.fits(G, H, K, V):
+            return reference.delta_mix(qkv, z, a, b, weights, rows, state, log)
+        assert state.is_contiguous() and rows.is_contiguous()
+        assert state.dtype == rows.dtype == a_log.dtype == norm.dtype == torch.float32
+        if not conv.dtype == dt_bias.dtype == torch.bfloat16:
+            conv, dt_bias = conv.float(), dt_bias.float()
+        qkv, z, a, b, conv = (tensor.contiguous() for tensor in (qkv, z, a, b, conv))
+        y = torch.empty(B, T, H * V)
+        self.mix_of(
+            self.fork_join,
+            torch.get_num_threads(),
+            qkv.data_ptr(),
+            z.data_ptr(),
+            a.data_ptr(),
+            b.data_ptr(),
+            conv.data_ptr(),
+            dt_bias.data_ptr(),
+            a_log.data_ptr(),
+            norm.data_ptr(),
+            rows.data_ptr(),
+            state.data_ptr(),
+            y.data_ptr(),
+            *((None, None, None) if log is None else _pointers(log)),
+            *(B, T, G, H, K, V),
+            weights.eps,
+            conv.dtype == torch.bfloat16,
+        )
+        return y
+
+
+def _pointers(log: DeltaLog) -> tuple[int, int, int]:
+    assert log.k.is_contiguous() and log.d.is_contiguous() and log.g.is_contiguous()
+    return log.k.data_ptr(), log.d.data_ptr(), log.g.data_ptr()

@@ -1,0 +1,265 @@
+// y = x W^T for 4-bit weights, with the activations of 32 neighbours rounded to int8.
+//
+// 16 bytes of a row are 32 weights. Those of R rows are transposed in registers: each 32-bit lane is
+// then a row, so that four activations, broadcast, serve R rows, and sums need no folding. Unpacked
+// once, the codes meet all tokens of a chunk. The R rows lie a share of the part apart (see linear.cpp).
+#include "linear.h"
+
+namespace {
+
+struct View {
+    const uint8_t* codes;
+    const bf16* scale;
+    long row_bytes;  // of codes in a row
+    long scales;     // of a row
+    long per_scale;  // groups of activations that share a scale of the weights
+    long groups;     // of activations in a row
+};
+
+INLINE int32_t word(const uint8_t* p) {
+    int32_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+#if defined(__AVX2__)
+
+constexpr int R = W;
+
+#if defined(__AVX512BW__)
+typedef __m512i Codes;
+INLINE Codes low(Codes w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
+INLINE Codes high(Codes w) { return low(_mm512_srli_epi16(w, 4)); }
+INLINE Codes four(const int8_t* q) { return _mm512_set1_epi32(word((const uint8_t*)q)); }
+INLINE Vec to_float(Codes v) { return (Vec)_mm512_cvtepi32_ps(v); }
+INLINE Codes unpacklo32(Codes a, Codes b) { return _mm512_unpacklo_epi32(a, b); }
+INLINE Codes unpackhi32(Codes a, Codes b) { return _mm512_unpackhi_epi32(a, b); }
+INLINE Codes unpacklo64(Codes a, Codes b) { return _mm512_unpacklo_epi64(a, b); }
+INLINE Codes unpackhi64(Codes a, Codes b) { return _mm512_unpackhi_epi64(a, b); }
+INLINE Codes add16(Codes a, Codes b) { return _mm512_add_epi16(a, b); }
+INLINE Codes add32(Codes a, Codes b) { return _mm512_add_epi32(a, b); }
+INLINE Codes splat32(int32_t x) { return _mm512_set1_epi32(x); }
+INLINE Codes pairs(Codes u, Codes s) { return _mm512_maddubs_epi16(u, s); }
+INLINE Codes fours(Codes p) { return _mm512_madd_epi16(p, _mm512_set1_epi16(1)); }
+// 16 bytes of rows 0, 4, 8 and 12 from `p` on, `step` bytes apart.
+INLINE Codes every_fourth(const uint8_t* p, long step) {
+    Codes v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)p));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i*)(p + 4 * step)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i*)(p + 8 * step)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i*)(p + 12 * step)), 3);
+}
+#else
+typedef __m256i Codes;
+INLINE Codes low(Codes w) { return _mm256_and_si256(w, _mm256_set1_epi8(15)); }
+INLINE Codes high(Codes w) { return low(_mm256_srli_epi16(w, 4)); }
+INLINE Codes four(const int8_t* q) { return _mm256_set1_epi32(word((const uint8_t*)q)); }
+INLINE Vec to_float(Codes v) { return (Vec)_mm256_cvtepi32_ps(v); }
+INLINE Codes unpacklo32(Codes a, Codes b) { return _mm256_unpacklo_epi32(a, b); }
+INLINE Codes unpackhi32(Codes a, Codes b) { return _mm256_unpackhi_epi32(a, b); }
+INLINE Codes unpacklo64(Codes a, Codes b) { return _mm256_unpacklo_epi64(a, b); }
+INLINE Codes unpackhi64(Codes a, Codes b) { return _mm256_unpackhi_epi64(a, b); }
+INLINE Codes add16(Codes a, Codes b) { return _mm256_add_epi16(a, b); }
+INLINE Codes add32(Codes a, Codes b) { return _mm256_add_epi32(a, b); }
+INLINE Codes splat32(int32_t x) { return _mm256_set1_epi32(x); }
+INLINE Codes pairs(Codes u, Codes s) { return _mm256_maddubs_epi16(u, s); }
+INLINE Codes fours(Codes p) { return _mm256_madd_epi16(p, _mm256_set1_epi16(1)); }
+// 16 bytes of rows 0 and 4 from `p` on, `step` bytes apart.
+INLINE Codes every_fourth(const uint8_t* p, long step) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)p)),
+                                   _mm_loadu_si128((const __m128i*)(p + 4 * step)), 1);
+}
+#endif
+
+// acc + the four products of unsigned u and signed s in each 32-bit lane.
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#define FUSED_DOT 1
+INLINE Codes dot4(Codes acc, Codes u, Codes s) { return _mm512_dpbusd_epi32(acc, u, s); }
+#elif defined(__AVXVNNI__)
+#define FUSED_DOT 1
+INLINE Codes dot4(Codes acc, Codes u, Codes s) { return _mm256_dpbusd_avx_epi32(acc, u, s); }
+#else
+#define FUSED_DOT 0
+#endif
+
+// 32 codes of R rows against 32 activations: R integer sums.
+INLINE Codes dot32(const Codes (&c)[8], const Group& x) {
+#if FUSED_DOT
+    Codes first = splat32(x.start), second = splat32(0);
+    for (int j = 0; j < 8; j += 2) {
+        first = dot4(first, c[j], four(x.q + 4 * j));
+        second = dot4(second, c[j + 1], four(x.q + 4 * j + 4));
+    }
+    return add32(first, second);
+#else
+    // 16 products per 16-bit lane: 16 * 15 * 127 = 30480 < 2^15.
+    Codes sum = pairs(c[0], four(x.q));
+    for (int j = 1; j < 8; j++) sum = add16(sum, pairs(c[j], four(x.q + 4 * j)));
+    return add32(fours(sum), splat32(x.start));
+#endif
+}
+
+// 16 bytes of R rows, `step` bytes apart -> eight vectors of four codes of each row.
+INLINE void unpack(const uint8_t* p, long step, Codes (&c)[8]) {
+    Codes a = every_fourth(p, step), b = every_fourth(p + step, step);
+    Codes d = every_fourth(p + 2 * step, step), e = every_fourth(p + 3 * step, step);
+    Codes ab = unpacklo32(a, b), de = unpacklo32(d, e);
+    Codes AB = unpackhi32(a, b), DE = unpackhi32(d, e);
+    Codes words[4] = {unpacklo64(ab, de), unpackhi64(ab, de), unpacklo64(AB, DE), unpackhi64(AB, DE)};
+    for (int j = 0; j < 4; j++) {
+        c[2 * j] = low(words[j]);
+        c[2 * j + 1] = high(words[j]);
+    }
+}
+
+// `count` <= 8 scales of eight rows, `step` apart -> to[scale][row], `width` apart.
+INLINE void eight_scales(const bf16* p, long step, long count, bf16* to, long width) {
+    if (count < 8) {
+        for (long i = 0; i < count; i++)
+            for (long r = 0; r < 8; r++) to[i * width + r] = p[r * step + i];
+        return;
+    }
+    __m128i v[8], u[8];
+    for (int r = 0; r < 8; r++) v[r] = _mm_loadu_si128((const __m128i*)(p + r * step));
+    for (int r = 0; r < 4; r++) {  // rows r and r + 4 interleaved; three times that is a transposition
+        u[2 * r] = _mm_unpacklo_epi16(v[r], v[r + 4]);
+        u[2 * r + 1] = _mm_unpackhi_epi16(v[r], v[r + 4]);
+    }
+    for (int r = 0; r < 4; r++) {
+        v[2 * r] = _mm_unpacklo_epi16(u[r], u[r + 4]);
+        v[2 * r + 1] = _mm_unpackhi_epi16(u[r], u[r + 4]);
+    }
+    for (int r = 0; r < 4; r++) {
+        _mm_storeu_si128((__m128i*)(to + 2 * r * width), _mm_unpacklo_epi16(v[r], v[r + 4]));
+        _mm_storeu_si128((__m128i*)(to + (2 * r + 1) * width), _mm_unpackhi_epi16(v[r], v[r + 4]));
+    }
+}
+
+// R rows from `row` on, `step` apart, against T tokens; sums[t] holds the R outputs.
+template <int T>
+INLINE void strip(const View& m, long row, long step, const Group* x, Vec (&sums)[T]) {
+    const uint8_t* codes = m.codes + row * m.row_bytes;
+    const bf16* scale = m.scale + row * m.scales;
+    long code_step = step * m.row_bytes, scale_step = step * m.scales;
+    for (int t = 0; t < T; t++) sums[t] = splat(0.0f);
+    long g = 0;
+    for (long s = 0; s < m.scales; s += 8) {
+        long count = m.scales - s < 8 ? m.scales - s : 8;
+        bf16 scales[8][R];
+        for (int r = 0; r < R; r += 8)
+            eight_scales(scale + s + r * scale_step, scale_step, count, &scales[0][r], R);
+        for (long i = 0; i < count; i++) {
+            Vec weight_scale = load(scales[i]);
+            long last = g + m.per_scale < m.groups ? g + m.per_scale : m.groups;
+            for (; g < last; g++, x += T) {
+                Codes c[8];
+                if (16 * (g + 1) <= m.row_bytes) {
+                    unpack(codes + 16 * g, code_step, c);
+                } else {
+                    uint8_t rest[R][16] = {};  // behind the row: activations of zero
+                    for (int r = 0; r < R; r++)
+                        memcpy(rest[r], codes + 16 * g + r * code_step, m.row_bytes - 16 * g);
+                    unpack(rest[0], 16, c);
+                }
+                for (int t = 0; t < T; t++)
+                    sums[t] += to_float(dot32(c, x[t])) * (weight_scale * x[t].scale);
+            }
+        }
+    }
+}
+
+template <int T>
+void rows(const View& m, const Group* x, long first, long count, float* y, long stride) {
+    long apart = count / R;
+    Vec sums[T];
+    for (long n = 0; n < apart; n++) {
+        strip<T>(m, first + n, apart, x, sums);
+        for (int t = 0; t < T; t++)
+            for (int r = 0; r < R; r++) y[t * stride + n + r * apart] = sums[t][r];
+    }
+    for (long n = apart * R; n < count; n++) {
+        strip<T>(m, first + n, 0, x, sums);  // one row in all lanes
+        for (int t = 0; t < T; t++) y[t * stride + n] = sums[t][0];
+    }
+}
+
+#else
+
+// One row after the other; the compiler makes vectors of the inner loop.
+template <int T>
+void rows(const View& m, const Group* x, long first, long count, float* y, long stride) {
+    for (long n = 0; n < count; n++) {
+        const uint8_t* codes = m.codes + (first + n) * m.row_bytes;
+        const bf16* scale = m.scale + (first + n) * m.scales;
+        float sums[T] = {};
+        for (long g = 0; g < m.groups; g++) {
+            uint8_t bytes[16] = {};
+            memcpy(bytes, codes + 16 * g, 16 * (g + 1) <= m.row_bytes ? 16 : m.row_bytes - 16 * g);
+            int8_t w[32];
+            for (int j = 0; j < 4; j++)
+                for (int i = 0; i < 4; i++) {
+                    w[8 * j + i] = (int8_t)((bytes[4 * j + i] & 15) - 8);
+                    w[8 * j + 4 + i] = (int8_t)((bytes[4 * j + i] >> 4) - 8);
+                }
+            float weight_scale = widen(scale[g / m.per_scale]);
+            for (int t = 0; t < T; t++) {
+                const Group& group = x[g * T + t];
+                int32_t total = 0;
+                for (int i = 0; i < 32; i++) total += w[i] * group.q[i];
+                sums[t] += (float)total * (weight_scale * group.scale);
+            }
+        }
+        for (int t = 0; t < T; t++) y[t * stride + n] = sums[t];
+    }
+}
+
+#endif
+
+}  // namespace
+
+void round_groups(const Input& in, long t) {
+    long groups = (in.K + GROUP - 1) / GROUP;
+    long before = t / CHUNK * CHUNK, tokens = in.T - before < CHUNK ? in.T - before : CHUNK;
+    Group* to = in.groups + before * groups + (t - before);
+    for (long g = 0; g < groups; g++, to += tokens) {
+        const float* x = in.x + t * in.K + g * GROUP;
+        float padded[GROUP] = {};
+        if (in.K - g * GROUP < GROUP) {
+            memcpy(padded, x, (in.K - g * GROUP) * sizeof(float));
+            x = padded;
+        }
+        Scaling by = scaling(x, GROUP, 127.0f);
+        int32_t q[GROUP], total = 0;
+        round_all(x, GROUP, by.inverse, q);
+        for (int i = 0; i < GROUP; i++) total += q[i];
+        for (int j = 0; j < GROUP; j += 8)
+            for (int i = 0; i < 4; i++) {
+                to->q[j + i] = (int8_t)q[j + 2 * i];
+                to->q[j + 4 + i] = (int8_t)q[j + 2 * i + 1];
+            }
+        to->scale = by.scale;
+        to->start = -8 * total;
+    }
+}
+
+void int4_rows(const Matrix& m, const Input& in, long first, long count, float* y, long stride) {
+    long groups = (in.K + GROUP - 1) / GROUP;
+    View view = {(const uint8_t*)m.codes,
+                 (const bf16*)m.scale,
+                 (in.K + 7) / 8 * 4,
+                 (in.K + m.group - 1) / m.group,
+                 m.group / GROUP,
+                 groups};
+    for (long t = 0; t < in.T; t += CHUNK, y += CHUNK * stride) {
+        const Group* x = in.groups + t * groups;
+        switch (in.T - t) {
+            case 1: rows<1>(view, x, first, count, y, stride); break;
+            case 2: rows<2>(view, x, first, count, y, stride); break;
+            case 3: rows<3>(view, x, first, count, y, stride); break;
+            case 4: rows<4>(view, x, first, count, y, stride); break;
+            case 5: rows<5>(view, x, first, count, y, stride); break;
+            case 6: rows<6>(view, x, first, count, y, stride); break;
+            case 7: rows<7>(view, x, first, count, y, stride); break;
+            default: rows<8>(view, x, first, count, y, stride);
+        }
+    }
+}
