@@ -4,7 +4,7 @@ Qwen35Error
 ├── UsageError         2    unknown value, missing input file, nothing to answer
 ├── ModelError         3    checkpoint missing, damaged, hostile, or not a Qwen3.5
 ├── DeviceError        4    no usable GPU where one was asked for
-├── DoesNotFitError    5    memory too small, before or while running
+├── DoesNotFitError    5    memory or disk too small, before or while running
 ├── ContextFullError   6    prompt longer than the context
 ├── SchemaError        7    the answer does not satisfy the schema
 └── InterruptedByUser  130  Ctrl-C or SIGTERM
@@ -43,7 +43,7 @@ class DeviceError(Qwen35Error):
 
 
 class DoesNotFitError(Qwen35Error):
-    """Memory does not suffice for what was asked."""
+    """Memory, or the disk, does not suffice for what was asked."""
 
     exit_code = 5
 

@@ -1,5 +1,6 @@
 """Written checkpoints: the layout others expect, and no half file under a final name."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwen35cli.checkpoint.names import CONFIG, INDEX, SINGLE
-from qwen35cli.checkpoint.write import write_checkpoint, write_tensors
+from qwen35cli.checkpoint.write import Entry, streamed, write_checkpoint, write_tensors
 
 STATE = {
     "b": torch.arange(12.0).view(3, 4).bfloat16(),
@@ -65,3 +66,29 @@ def test_a_single_file_replaces_an_older_index(tmp_path):
     write_checkpoint(tmp_path, STATE, {}, shard_bytes=30)
     write_checkpoint(tmp_path, STATE, {})
     assert not (tmp_path / INDEX).exists()
+
+
+def test_a_stream_reads_back_and_knows_its_hash(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with streamed(path, STATE) as stream:
+        for name, tensor in STATE.items():
+            stream.write(name, tensor)
+    found = load_file(path)
+    assert all(torch.equal(found[name], tensor) for name, tensor in STATE.items())
+    content = path.read_bytes()
+    assert stream.entry() == Entry(len(content), hashlib.sha256(content).hexdigest())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["b"], ["a", "b"], ["b", "a", "wide", "t"]], ids=["none", "one", "order", "last"]
+)
+def test_a_stream_that_is_not_as_laid_out_leaves_no_file(tmp_path, names):
+    path = tmp_path / "x.safetensors"
+    with (
+        pytest.raises(ValueError, match=r"laid out is|was not written"),
+        streamed(path, STATE) as stream,
+    ):
+        for name in names:
+            stream.write(name, STATE[name])
+    assert not list(tmp_path.iterdir())

@@ -13,8 +13,24 @@ import torch
 
 from qwen35cli.errors import ModelError
 
-from .names import DTYPES, TENSOR_NAME
+from .names import TENSOR_NAME
 from .strict_json import FETCH_AGAIN, parse_object
+
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "F64": torch.float64,
+}
+SPELLING = {dtype: name for name, dtype in DTYPES.items()}
 
 MAX_HEADER_BYTES = 4 * 2**20  # the 27B, in one file, takes 0.2
 MAX_NAME = 256

@@ -1,10 +1,12 @@
 """Reading a checkpoint folder, of which nothing is believed and nothing executed.
 
 Opening checks the config and the header of every shard; loading fills a model that was built on the
-meta device, each tensor read straight to where it stays. The files are read, not mapped: a mapping
-dies with SIGBUS when its file is cut, loses its pages when the machine wants memory, and gets no
-huge pages. Numbers of a tensor must have the format of the parameter, or one that widens to it
-without loss (BF16 or F16 to F32); and they must be finite.
+meta device. On a CPU the weights stay where they are: the files are mapped, private to the process,
+so loading costs no memory but the system's own cache of the files, and no time but the check. The
+price: what the system drops from that cache, in a long pause or for want of memory, is read from
+the disk again; and a file that is cut short while it is in use ends the process (`kernels/cpu`
+says so in one line). Numbers of a tensor must have the format of the parameter, or one that widens
+to it without loss (BF16 or F16 to F32); and they must be finite.
 """
 
 import mmap
@@ -13,9 +15,7 @@ import stat
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from io import FileIO
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ from torch import Tensor, nn
 
 from qwen35cli.errors import ModelError
 from qwen35cli.model.config import Config
+from qwen35cli.quant.leaves import Quantized, refused
+from qwen35cli.quant.plan import Format, Scheme, described
+from qwen35cli.quant.swap import prepare, swap
 
-from .header import Stored, read_header
-from .names import CONFIG, INDEX, OPTIONAL, SHARD_NAME, SINGLE, SPELLING, theirs
+from .header import SPELLING, Stored, read_header
+from .names import CONFIG, INDEX, OPTIONAL, SHARD_NAME, SINGLE, ours, theirs
 from .strict_json import FETCH_AGAIN, parse_object
 
 MAX_JSON_BYTES = 4 * 2**20  # of config or index; those of the 27B have 0.1
@@ -53,6 +56,8 @@ class Checkpoint:
     config: Config
     raw_config: Mapping[str, Any]
     tensors: Mapping[str, Stored]  # by their names in the checkpoint
+    format: Format = "bf16"
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)  # of the quantized matrices
 
     @property
     def nbytes(self) -> int:
@@ -75,25 +80,52 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     tensors = _tensors(folder)
     if not any(name.startswith("mtp.") for name in tensors):
         config = replace(config, text=replace(config.text, mtp_num_hidden_layers=0))
-    return Checkpoint(folder, config, raw, tensors)
+    return Checkpoint(folder, config, raw, tensors, *described(raw))
+
+
+def swap_leaves(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Give `model`, on the meta device, the quantized leaves that `checkpoint` has tensors for.
+
+    What belongs to a part that the model was built without is passed over.
+
+    Raises:
+        ModelError: a scheme has no matrix in the model, or does not suit it.
+    """
+    omitted = _omitted(theirs(name) for name, _ in model.named_parameters())
+    schemes = {
+        ours(name): scheme
+        for name, scheme in checkpoint.schemes.items()
+        if not name.startswith(omitted)
+    }
+    # bitsandbytes knows no 8-bit matrices beside those of 4: they stay whole in the file.
+    swap(model, schemes, whole=checkpoint.format == "nf4")
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, device: torch.device) -> None:
     """Fill `model`, built on the meta device, with the tensors of `checkpoint`, on `device`.
 
     Every parameter needs its tensor and every tensor its parameter, but for those of the vision
-    tower or the MTP layer where the model was built without that part. The peak of memory is the
-    weights themselves; on a GPU, a few tensors in the machine's memory.
+    tower or the MTP layer where the model was built without that part. On a CPU the parameters lie
+    in the mapped files; on a GPU a few tensors at a time pass through the machine's memory.
 
     Raises:
         ModelError: names, shapes or formats differ from the model's; a number is not finite; a file
             changed since it was opened.
     """
-    parameters = dict(model.named_parameters())
+    swap_leaves(model, checkpoint)
+    leaves = {name: leaf for name, leaf in model.named_modules() if isinstance(leaf, Quantized)}
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    for path, leaf in leaves.items():
+        for name in leaf.held:
+            del parameters[f"{path}.{name}"]
+        parameters |= {f"{path}.{name}": meta for name, meta in leaf.file_layout().items()}
     wanted = _matched(parameters, checkpoint.tensors)
 
+    regions = {path: _map(path) for path in {stored.path for stored in wanted.values()}}
+
     def read(name: str) -> Tensor:
-        return _read(wanted[name]).to(device, parameters[name].dtype)
+        stored = wanted[name]
+        return _read(stored, regions[stored.path]).to(device, parameters[name].dtype)
 
     with ThreadPoolExecutor(READERS, "weights") as readers:
         try:
@@ -101,8 +133,25 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, device: torch.device)
         except BaseException:
             readers.shutdown(cancel_futures=True)
             raise
+    for path, leaf in leaves.items():
+        tensors = {name: state.pop(f"{path}.{name}") for name in leaf.file_layout()}
+        try:
+            made = leaf.from_file(tensors)
+        except ValueError as error:
+            raise refused(theirs(path), error) from None
+        state |= {f"{path}.{name}": tensor for name, tensor in made.items()}
     model.load_state_dict(state, assign=True)
     model.requires_grad_(False)
+    prepare(model)
+
+
+def check_tensors(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint whose tensors are not those of `model`, without reading them.
+
+    Raises:
+        ModelError: names, shapes or formats differ.
+    """
+    _matched(dict(model.named_parameters()), checkpoint.tensors)
 
 
 def _tensors(folder: Path) -> dict[str, Stored]:
@@ -138,10 +187,16 @@ def _tensors(folder: Path) -> dict[str, Stored]:
     return tensors
 
 
+def _omitted(names: Iterable[str]) -> tuple[str, ...]:
+    """Prefixes of the parts that a model of these checkpoint names was built without."""
+    names = list(names)
+    return tuple(part for part in OPTIONAL if not any(name.startswith(part) for name in names))
+
+
 def _matched(parameters: Mapping[str, Tensor], tensors: Mapping[str, Stored]) -> dict[str, Stored]:
     """The stored tensor of each parameter, by the parameter's name, in the order of the files."""
     names = {theirs(name): name for name in parameters}
-    omitted = tuple(part for part in OPTIONAL if not any(n.startswith(part) for n in names))
+    omitted = _omitted(names)
     unexpected = {n for n in tensors.keys() - names.keys() if not n.startswith(omitted)}
     missing = names.keys() - tensors.keys()
     if missing or unexpected:
@@ -168,46 +223,32 @@ def _matched(parameters: Mapping[str, Tensor], tensors: Mapping[str, Stored]) ->
     return dict(sorted(wanted.items(), key=lambda item: (item[1].path, item[1].offset)))
 
 
-def _read(stored: Stored) -> Tensor:
-    """The tensor from its file, block by block, each checked while it is in the cache."""
-    memory = _memory(stored.nbytes)
-    view, raw = memory.numpy(), stored.dtype.itemsize
-    assert BLOCK_BYTES % raw == 0
+def _read(stored: Stored, region: mmap.mmap) -> Tensor:
+    """The tensor as it lies in the mapping of its file, checked block by block in the cache."""
+    if stored.offset + stored.nbytes > len(region):
+        raise ModelError(
+            f"{stored.path} ends within {stored.name}: it was cut short since it was opened",
+            FETCH_AGAIN,
+        )
+    view = np.frombuffer(region, np.uint8, stored.nbytes, stored.offset)
+    if stored.offset % stored.dtype.itemsize:
+        view = view.copy()  # torch needs its numbers aligned
+    for start in range(0, stored.nbytes, BLOCK_BYTES):
+        _check_finite(view[start : start + BLOCK_BYTES], stored)
+    return torch.from_numpy(view).view(stored.dtype).view(stored.shape)
+
+
+def _map(path: Path) -> mmap.mmap:
+    """The whole file as memory that is private: writing to it changes nothing on the disk."""
     try:
-        with stored.path.open("rb", buffering=0) as file:
-            file.seek(stored.offset)
-            for start in range(0, stored.nbytes, BLOCK_BYTES):
-                block = view[start : start + BLOCK_BYTES]
-                _fill(file, block, stored)
-                _check_finite(block, stored)
-    except OSError as error:
-        raise ModelError(f"{stored.path} cannot be read: {error.strerror}", FETCH_AGAIN) from None
-    return memory.view(stored.dtype).view(stored.shape)
-
-
-def _memory(nbytes: int) -> Tensor:
-    """(nbytes,) uint8 to be filled; in huge pages, where the system has them."""
-    if sys.platform != "linux":
-        return torch.empty(nbytes, dtype=torch.uint8)
-    try:
-        region = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:
-        raise MemoryError(f"no room for a tensor of {nbytes:,} bytes") from error
-    with suppress(OSError):  # a kernel built without them
-        region.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(region, dtype=torch.uint8)
-
-
-def _fill(file: FileIO, block: "np.ndarray[Any, Any]", stored: Stored) -> None:
-    filled = 0
-    while filled < len(block):
-        count = file.readinto(block[filled:].data)
-        if not count:
-            raise ModelError(
-                f"{stored.path} ends within {stored.name}: it was cut short since it was opened",
-                FETCH_AGAIN,
-            )
-        filled += count
+        with path.open("rb") as file:
+            region = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:  # ValueError: empty by now
+        why = error.strerror if isinstance(error, OSError) else "it is empty"
+        raise ModelError(f"{path} cannot be read: {why}", FETCH_AGAIN) from None
+    if sys.platform != "win32":
+        region.madvise(mmap.MADV_WILLNEED)
+    return region
 
 
 def _check_finite(block: "np.ndarray[Any, Any]", stored: Stored) -> None:

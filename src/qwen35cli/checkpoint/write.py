@@ -5,17 +5,20 @@ folder that has one has the rest. Inside a shard, as in the original files: wide
 by name.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from .names import CONFIG, INDEX, SHARD, SINGLE, SPELLING
+from .header import SPELLING
+from .names import CONFIG, INDEX, SHARD, SINGLE
 
 ALIGNMENT = 8  # of the tensor data in the file
 
@@ -68,26 +71,88 @@ def write_shards(
 def write_tensors(path: Path, layout: Mapping[str, Tensor], fetch: Callable[[str], Tensor]) -> None:
     """Write one safetensors file, one tensor in memory at a time. See `write_shards`."""
     names = sorted(layout, key=lambda name: (-layout[name].itemsize, name))
-    header: dict[str, Any] = {}
-    offset = 0
-    for name in names:
-        meta = layout[name]
-        span = [offset, offset := offset + meta.nbytes]
-        header[name] = {
-            "dtype": SPELLING[meta.dtype],
-            "shape": list(meta.shape),
-            "data_offsets": span,
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
     with _whole_file(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(header({name: layout[name] for name in names}))
         for name in names:
             tensor = fetch(name)
             if (tensor.shape, tensor.dtype) != (layout[name].shape, layout[name].dtype):
                 raise ValueError(f"{name}: {tensor.shape} {tensor.dtype}, not as laid out")
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy().data)
+            file.write(_bytes(tensor))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as it was written."""
+
+    size: int
+    sha256: str
+
+
+class TensorStream:
+    """The tensors of one safetensors file, in the order of its layout; made by `streamed`."""
+
+    def __init__(self, file: BinaryIO, layout: Mapping[str, Tensor]) -> None:
+        self._file = file
+        self._expected = list(layout.items())[::-1]
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._append(header(layout))
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Append `tensor`, which must be the next of the layout."""
+        expected, meta = self._expected.pop()
+        if (name, tensor.shape, tensor.dtype) != (expected, meta.shape, meta.dtype):
+            raise ValueError(
+                f"{name} {tensor.shape} {tensor.dtype}, laid out is "
+                f"{expected} {meta.shape} {meta.dtype}"
+            )
+        self._append(_bytes(tensor))
+
+    def entry(self) -> Entry:
+        """Size and hash of the whole file."""
+        if self._expected:
+            raise ValueError(f"{self._expected[-1][0]} was not written")
+        return Entry(self._size, self._digest.hexdigest())
+
+    def _append(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+
+@contextmanager
+def streamed(path: Path, layout: Mapping[str, Tensor]) -> Iterator[TensorStream]:
+    """A safetensors file that is written tensor by tensor, as they come, and hashed meanwhile.
+
+    Args:
+        path: the file that appears when the block ends, unless it ends with an error.
+        layout: shape and dtype by name, in the order in which the tensors will come.
+    """
+    with _whole_file(path) as file:
+        stream = TensorStream(file, layout)
+        yield stream
+        stream.entry()  # raises where a tensor is missing
+
+
+def header(layout: Mapping[str, Tensor]) -> bytes:
+    """How a safetensors file begins whose tensors follow in the order of `layout`."""
+    entries: dict[str, Any] = {}
+    offset = 0
+    for name, meta in layout.items():
+        span = [offset, offset := offset + meta.nbytes]
+        entries[name] = {
+            "dtype": SPELLING[meta.dtype],
+            "shape": list(meta.shape),
+            "data_offsets": span,
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
 
 
 def write_json(path: Path, value: object) -> None:
@@ -121,8 +186,13 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
