@@ -116,7 +116,7 @@ def fake_opened(*, ctx: int = 4_096, thinking: bool = False) -> Opened:
     cpu = torch.device("cpu")
     return Opened(
         source=Source("fake", Path(), None),
-        checkpoint=SimpleNamespace(config=Config.from_dict(tiny_config()), nbytes=0),  # type: ignore[arg-type]
+        checkpoint=SimpleNamespace(config=Config.from_dict(tiny_config()), nbytes=0, format="bf16"),  # type: ignore[arg-type]
         tokenizer=ByteTokenizer(),  # type: ignore[arg-type]
         image_limits=ImageLimits(16, 2, 2, min_pixels=32 * 32, max_pixels=64 * 64),
         thinks_by_default=thinking,

@@ -1,10 +1,17 @@
 """Device and context: the arithmetic, and what is refused with which numbers."""
 
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pytest
 import torch
 
 from qwen35cli.app import load
 from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageError
+from qwen35cli.kernels.cpu.native import built
 from qwen35cli.model.config import Config
 from tests.tiny import tiny_config
 
@@ -14,18 +21,22 @@ KV = 2 * 2 * 32 * 2 * 2  # keys and values, 2 heads of 32, bf16, 2 full-attentio
 GIB = 2**30
 
 
-def test_kv_bytes_are_what_the_cache_takes():
+@pytest.mark.parametrize(("kv_dtype", "expected"), [("bf16", KV), ("int8", KV * 34 // 64)])
+def test_kv_bytes_are_what_the_cache_takes(kv_dtype, expected):
     from tests.tiny import tiny_model
 
     model = tiny_model()
-    short, long = (model.make_cache(size, torch.bfloat16).nbytes() for size in (256, 1_280))
-    assert load.kv_bytes_per_token(model.config.text) == (long - short) / 1_024 == KV
+    dtype = load.KV_DTYPES[kv_dtype]
+    short, long = (model.make_cache(size, dtype).nbytes() for size in (256, 1_280))
+    assert load.kv_bytes_per_token(model.config.text, kv_dtype) == (long - short) / 1_024
+    assert load.kv_bytes_per_token(model.config.text, kv_dtype) == expected
 
 
 def test_the_4b_takes_32_kib_per_token():
     config = tiny_config(layers=32, num_attention_heads=16, num_key_value_heads=4, head_dim=256)
     config["text_config"]["rope_parameters"]["mrope_section"] = [24, 20, 20]
     assert load.kv_bytes_per_token(Config.from_dict(config).text) == 32 * 1_024
+    assert load.kv_bytes_per_token(Config.from_dict(config).text, "int8") == 16_512
 
 
 @pytest.mark.parametrize(
@@ -49,6 +60,28 @@ def test_a_context_that_was_asked_for_is_never_reduced(monkeypatch):
         load.choose_context(200_000, TEXT, 50_000, 9 * GIB, CPU)
     with pytest.raises(UsageError, match="300,000 tokens is more than the model's 262,144"):
         load.choose_context(300_000, TEXT, 400_000, 0, CPU)
+
+
+def test_int8_is_named_where_it_would_make_room(monkeypatch):
+    room = load.WORKSPACE_BYTES + 3 * GIB + 200_000 * KV * 2 // 3
+    monkeypatch.setattr(load, "free_bytes", lambda device: room)
+    with pytest.raises(DoesNotFitError) as caught:
+        load.choose_context(200_000, TEXT, 133_000, 3 * GIB, CPU)
+    assert caught.value.hint == "--ctx 133000, or --kv-dtype int8"
+
+
+@pytest.mark.parametrize(
+    ("asked", "most", "expected"),
+    [
+        (2**20, 1_010_000, 1_010_000),  # `1M`
+        (2**20, 2**20, 2**20),
+        (2**20, 998_000, 2**20),  # more than 5 % above: refused later
+        (900_000, 1_010_000, 900_000),
+    ],
+)
+def test_a_round_count_a_little_above_the_most_is_the_most(asked, most, expected):
+    text = Config.from_dict(tiny_config(max_position_embeddings=most)).text
+    assert load.rounded_context(asked, text) == expected
 
 
 def test_the_largest_context_leaves_room_for_the_workspace():
@@ -98,3 +131,28 @@ def test_memory_that_runs_out_is_an_error_with_a_hint(error):
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="shape"), load.memory_errors("reading"):
         raise RuntimeError("shape")
+
+
+@pytest.mark.skipif(not built(), reason="needs a compiled kernel")
+def test_a_file_cut_short_in_use_is_said_in_one_line(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(load.resolve("demo").folder, folder)
+    script = f"""
+        from qwen35cli.app.load import LoadOptions, load, open_model
+        from qwen35cli.engine.runner import Prompt
+        loaded = load(open_model(LoadOptions(model={str(folder)!r}, device="cpu", ctx=1024)))
+        with open({str(folder / "model.safetensors")!r}, "r+b") as file:
+            file.truncate(100_000)
+        list(loaded.runner.prefill(Prompt((1, 2, 3))))
+        print("not reached")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == ModelError.exit_code
+    assert done.stderr.startswith(f"error: a file of {folder} was cut short while it was in use\n")
+    assert not done.stdout

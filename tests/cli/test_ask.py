@@ -30,7 +30,7 @@ class Call:
             self.decoder = loaded.runner
             return loaded
 
-        self._monkeypatch.setattr(load, "open_model", lambda options: opened)
+        self._monkeypatch.setattr(load, "open_model", lambda options, make: opened)
         self._monkeypatch.setattr(load, "load", load_weights)
         read, write = os.pipe()
         with os.fdopen(write, "wb") as pipe:
@@ -172,6 +172,14 @@ def test_pictures_are_told_with_their_cost(call, tmp_path):
     assert f"user\n{pad}{pad}what?<|im_end|>" in call.prompt()
 
 
+def test_a_file_url_is_decoded(call, tmp_path):
+    path = tmp_path / "Überblick 1%.png"
+    path.write_bytes(png())
+    for url in (path.as_uri(), path.as_uri().replace("file:///", "file://localhost/")):
+        code, _, err = call("ask", "what?", "-i", url)
+        assert (code, err.split(" 40×40")[0]) == (0, f"image 1: {path}")
+
+
 # -- JSON, files, endings --------------------------------------------------------------------------
 
 
@@ -305,6 +313,14 @@ def test_ctrl_c_leaves_the_part_beside_the_file(call, tmp_path):
     assert (tmp_path / "a.txt.partial").read_bytes() == b"begun!\n"
 
 
+def test_a_picture_that_is_far_too_narrow_is_named(call, tmp_path):
+    path = tmp_path / "thin.png"
+    Image.new("RGB", (2_010, 10)).save(path)
+    code, _, err = call("ask", "what?", "-i", str(path))
+    assert code == 2
+    assert err.startswith(f"error: {path}: the picture has 2,010 × 10 pixels; one side may be")
+
+
 # -- refusals: two lines, an exit code, nothing loaded ---------------------------------------------
 
 
@@ -327,6 +343,8 @@ def test_ctrl_c_leaves_the_part_beside_the_file(call, tmp_path):
         (["ask", "hi", "-i", "-"], None, 2, "nothing is piped in"),
         (["ask", "hi", "-i", "no.png"], None, 2, "no image at no.png"),
         (["ask", "hi", "-i", "https://x.org/a.png"], None, 2, "is a URL"),
+        (["ask", "hi", "-i", "file://server/a.png"], None, 2, "a file on another machine, server"),
+        (["ask", "hi", "-i", "file:///no/a%20b.png"], None, 2, "no image at /no/a b.png"),
         (["ask", "hi", "-f", "no.txt"], None, 2, "no file at no.txt"),
         (["ask", "hi", "-f", "/"], None, 2, "/ is a folder, not a text file"),
         (["ask", "hi", "-f", "/dev/zero"], None, 2, "/dev/zero is a device, not a text file"),

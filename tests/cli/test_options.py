@@ -2,7 +2,7 @@ import pytest
 import typer
 
 from qwen35cli.cli import settings
-from qwen35cli.cli.options import image_tokens, tokens
+from qwen35cli.cli.options import RoundCount, image_tokens, tokens
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,13 @@ from qwen35cli.cli.options import image_tokens, tokens
 )
 def test_token_counts(text, count):
     assert tokens(text) == count
+
+
+def test_a_count_with_a_suffix_is_known_as_round():
+    assert isinstance(tokens("1M"), RoundCount)
+    assert not isinstance(tokens("1048576"), RoundCount)
+    assert not isinstance(tokens(tokens("1_000")), RoundCount)
+    assert isinstance(tokens(tokens("1k")), RoundCount)
 
 
 @pytest.mark.parametrize("text", ["", "k", "3z", "-1", "0", "0k", "1.5", "1e3", "nan", "9" * 40])

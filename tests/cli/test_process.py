@@ -102,7 +102,9 @@ def test_a_reader_that_went_away_ends_it_quietly(tmp_path, merged):
 SLOW_IMPORTS = {"torch", "transformers", "PIL", "tokenizers", "numpy", "prompt_toolkit"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["--version"], ["chta"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["ask", "--help"], ["quantize", "-h"], ["--version"], ["chta"]]
+)
 def test_help_imports_nothing_slow(arguments):
     program = (
         "import sys\n"

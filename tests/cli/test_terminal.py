@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from qwen35cli.cli.options import OutputFlags
+from qwen35cli.cli.options import ScreenFlags
 from qwen35cli.cli.terminal import ERASE_LINE, Terminal
 
 
@@ -53,7 +53,7 @@ def test_no_colour_where_it_is_not_wanted(monkeypatch, name, value):
 
 
 def test_no_color_on_the_command_line(terminal, screen):
-    terminal.configure(OutputFlags(no_color=True))
+    terminal.configure(ScreenFlags(no_color=True))
     terminal.warn("odd", "even")
     assert screen.getvalue() == "warning: odd\nhint: even\n"
 
@@ -69,7 +69,7 @@ def test_a_status_is_replaced_by_what_comes_next(terminal, screen):
 def test_a_file_gets_no_status_and_no_escapes(quiet):
     out, err = io.StringIO(), io.StringIO()
     terminal = Terminal(out, err)
-    terminal.configure(OutputFlags(quiet=quiet))
+    terminal.configure(ScreenFlags(quiet=quiet))
     terminal.status("loading")
     terminal.thinking("hm")
     terminal.note("noted")
@@ -79,6 +79,6 @@ def test_a_file_gets_no_status_and_no_escapes(quiet):
 
 
 def test_untrusted_text_in_a_message_is_one_harmless_line(terminal, screen):
-    terminal.configure(OutputFlags(no_color=True))
+    terminal.configure(ScreenFlags(no_color=True))
     terminal.error("no file a\x1b[2J\nb")
     assert screen.getvalue() == "error: no file a\ufffd[2J b\n"

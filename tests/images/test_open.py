@@ -179,6 +179,15 @@ def test_first_frame_of_an_animation_and_it_is_said(format):
     assert image.picture.getpixel((8, 8)) == RED
 
 
+def test_the_second_picture_in_a_phones_jpeg_is_passed_over():
+    photo, depth = Image.new("RGB", (64, 48), RED), Image.new("L", (16, 12), 99).convert("RGB")
+    data = encoded(photo, "MPO", save_all=True, append_images=[depth])
+    image = decode_image(data, "photo.jpg")
+    assert (image.original_size, image.note) == ((64, 48), None)
+    red, green, blue = image.picture.getpixel((8, 8))
+    assert red > 250 > 5 > max(green, blue)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5_000), (20_000, 1)])
 def test_tiny_and_thin_pictures_are_decoded(size):
     assert decode_image(encoded(Image.new("L", size)), "x").original_size == size

@@ -4,12 +4,11 @@ In two steps, so that everything cheap is checked first: `open_model` reads the 
 decides device and context; `load` reads the weights.
 """
 
-import importlib.resources
 import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,23 +16,36 @@ from typing import Any, Literal
 
 import torch
 
-from qwen35cli.checkpoint.hub import find_in_cache
+from qwen35cli.checkpoint.manifest import check_manifest
 from qwen35cli.checkpoint.read import Checkpoint, load_weights, open_checkpoint
 from qwen35cli.engine.runner import Runner
 from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageError
 from qwen35cli.images.preprocess import ImageLimits
 from qwen35cli.kernels import Kernels, select
+from qwen35cli.kernels.cpu import guard_mapping
 from qwen35cli.model.config import TextConfig
 from qwen35cli.model.qwen35 import Qwen35
+from qwen35cli.quant.plan import Format, described, recipe
+from qwen35cli.text.ahead import tokenizer_of
 from qwen35cli.text.template import thinks_by_default
 from qwen35cli.text.tokenizer import Tokenizer
 
-DEMO = "demo"
+from . import quantize
+from .source import DEMO, Source, resolve
+
 DEFAULT_CONTEXT = 131_072
 LEAST_CONTEXT = 1_024
-KV_BYTES = 2  # bf16
+ROUND_CONTEXT = 1.05  # a count as `1M` that is at most so much above the most means the most
+DEFAULT_QUANT: Format = "int4"
+SMALL_BYTES = 2**30  # a checkpoint below this runs as it is, and is quantized in a moment
+KV_BYTES = {"bf16": 2, "int8": 1}
+KV_SCALE_BYTES = {"bf16": 0, "int8": 2}  # per token and head
+KV_DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
 WORKSPACE_BYTES = 512 * 2**20  # activations of one prefill chunk, logits, torch itself
 MAX_JSON_BYTES = 16 * 2**20
+
+
+KVDtype = Literal["bf16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +57,11 @@ class LoadOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     kernels: str | None = None
     ctx: int | None = None  # None: 131,072, or what the model or the memory allows
+    ctx_is_round: bool = False  # written as `1M`: a little above the model's most is the most
+    kv_dtype: KVDtype = "bf16"
     image_max_tokens: int | None = 2_048  # None: the model's own limit
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A checkpoint on disk, and the name the user knows it by."""
-
-    name: str
-    folder: Path
-    revision: str | None
+    quant: Format | Literal["auto"] | None = None  # None: as the checkpoint is; auto: int4 if big
+    store: Path | None = None  # where weights are kept that are quantized on the way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,7 @@ class Opened:
     kernels: Kernels
     ctx: int
     largest_ctx: int  # that memory and model allow
+    kv_dtype: KVDtype = "bf16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,28 +89,38 @@ class Loaded:
     load_s: float
 
 
-def open_model(options: LoadOptions) -> Opened:
+def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None = None) -> Opened:
     """Find the checkpoint, check what is cheap to check, decide device and context.
+
+    Args:
+        options: what the user asked for.
+        make: carries out a job of quantizing, where `options.quant` asks for weights that are not
+            there yet; it may refuse. None: a refusal that names the command.
 
     Raises:
         UsageError, ModelError, DeviceError, DoesNotFitError: see their one place, `errors.py`.
     """
-    source = resolve(options.model, options.revision)
+    source = asked_for = resolve(options.model, options.revision)
     device = choose_device(options.device, source)
     kernels = select(device, options.kernels)
+    source = choose_weights(source, options, make or refuse)
     checkpoint = open_checkpoint(source.folder)
     text = checkpoint.config.text
-    largest = largest_context(text, free_bytes(device) - checkpoint.nbytes)
+    largest = largest_context(text, free_bytes(device) - checkpoint.nbytes, options.kv_dtype)
+    asked = options.ctx
+    if asked is not None and options.ctx_is_round:
+        asked = rounded_context(asked, text)
     return Opened(
         source=source,
         checkpoint=checkpoint,
-        tokenizer=Tokenizer.from_folder(source.folder),
+        tokenizer=tokenizer_of(asked_for.folder),
         image_limits=image_limits(checkpoint, source.folder, options.image_max_tokens),
         thinks_by_default=thinks_by_default(chat_template(source.folder)),
         device=device,
         kernels=kernels,
-        ctx=choose_context(options.ctx, text, largest, checkpoint.nbytes, device),
+        ctx=choose_context(asked, text, largest, checkpoint.nbytes, device, options.kv_dtype),
         largest_ctx=largest,
+        kv_dtype=options.kv_dtype,
     )
 
 
@@ -119,35 +137,62 @@ def load(opened: Opened, *, pictures: bool = True, drafts: bool = False) -> Load
     if not drafts:
         config = replace(config, text=replace(config.text, mtp_num_hidden_layers=0))
     with memory_errors(f"loading {opened.source.name}"):
+        guard_mapping(
+            f"error: a file of {opened.source.name} was cut short while it was in use\n"
+            "hint: fetch the checkpoint again\n",
+            ModelError.exit_code,
+        )
         with torch.device("meta"):
             model = Qwen35(config, opened.kernels)
         load_weights(model, opened.checkpoint, opened.device)
-        runner = Runner(model, capacity=opened.ctx)
+        runner = Runner(model, capacity=opened.ctx, kv_dtype=KV_DTYPES[opened.kv_dtype])
     return Loaded(opened=opened, runner=runner, load_s=time.perf_counter() - start)
 
 
-# -- where the checkpoint is --------------------------------------------------------------------
+# -- which weights, and what stands beside them ---------------------------------------------------
 
 
-def resolve(name: str, revision: str | None = None) -> Source:
-    """The checkpoint called `name`: `demo`, a folder, or a Hub id in the local cache.
+def choose_weights(
+    source: Source, options: LoadOptions, make: Callable[[quantize.Job], None]
+) -> Source:
+    """The folder whose weights will run: the checkpoint itself, or what was quantized from it.
 
     Raises:
-        ModelError: it is none of these, or not on this machine.
+        UsageError: it is quantized in another format than the one asked for; or `make` refused.
+        ModelError: a quantized folder is not complete; its manifest says what it should hold.
     """
-    if name == DEMO:
-        return Source(DEMO, Path(str(importlib.resources.files("qwen35cli"))) / "demo", None)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"there is no config.json in {name}", "--model demo")
-        return Source(name, folder, None)
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        found = find_in_cache(name, revision)
-        return Source(name, found, found.name)
-    raise ModelError(
-        f"there is no model {name!r}: neither `demo`, nor a folder, nor a Hub id owner/name",
-        "--model demo, --model ./folder, or --model Qwen/Qwen3.5-4B",
+    own, _ = described(read_json(source.folder / "config.json"))
+    if own != "bf16":
+        check_manifest(source.folder)
+        if options.quant not in (None, "auto", own):
+            raise UsageError(
+                f"{source.name} is quantized already, as {own}; --quant {options.quant} needs the "
+                "bf16 checkpoint it was made from",
+                f"leave out --quant, or give --quant {own}",
+            )
+        return source
+    wanted = options.quant
+    if wanted == "auto":
+        wanted = DEFAULT_QUANT if quantize.weight_bytes(source) >= SMALL_BYTES else "bf16"
+    if wanted in (None, "bf16") or options.store is None:
+        return source
+    folder = quantize.find(options.store, source, wanted)
+    if folder is None:
+        plan = recipe(wanted)
+        job = quantize.job(source, plan, quantize.place(options.store, source, plan))
+        make(job)
+        folder = job.target
+    return replace(source, folder=folder)
+
+
+def refuse(job: quantize.Job) -> None:
+    """Decline to quantize unasked, and name what does it."""
+    name, format = job.source.name, job.plan.format
+    raise UsageError(
+        f"{name} has no {format} weights yet, {job.nbytes / 1e9:.1f} GB made once from "
+        f"{job.checkpoint.nbytes / 1e9:.1f} GB",
+        f"qwen35 quantize {name} --format {format}; -y makes them now, "
+        "--quant bf16 runs without them",
     )
 
 
@@ -206,8 +251,20 @@ def choose_device(asked: Literal["auto", "cpu", "cuda"], source: Source) -> torc
     )
 
 
+def rounded_context(asked: int, text: TextConfig) -> int:
+    """A context that was written in k or M: the model's most, where it is a little above that."""
+    return (
+        text.max_context if text.max_context < asked < ROUND_CONTEXT * text.max_context else asked
+    )
+
+
 def choose_context(
-    asked: int | None, text: TextConfig, largest: int, weights_bytes: int, device: torch.device
+    asked: int | None,
+    text: TextConfig,
+    largest: int,
+    weights_bytes: int,
+    device: torch.device,
+    kv_dtype: KVDtype = "bf16",
 ) -> int:
     """The context to make room for. One that was asked for is given or refused, never reduced."""
     most = text.max_context
@@ -220,23 +277,28 @@ def choose_context(
         return wanted
     if asked is None and largest >= LEAST_CONTEXT:
         return largest
-    needed = weights_bytes + WORKSPACE_BYTES + wanted * kv_bytes_per_token(text)
+    free = free_bytes(device)
+    needed = weights_bytes + WORKSPACE_BYTES + wanted * kv_bytes_per_token(text, kv_dtype)
+    hints = [f"--ctx {largest}"] if largest >= LEAST_CONTEXT else []
+    if kv_dtype == "bf16" and wanted <= largest_context(text, free - weights_bytes, "int8"):
+        hints.append("--kv-dtype int8")
     raise DoesNotFitError(
         f"a context of {wanted:,} tokens needs {needed / 2**30:.1f} GiB with the weights; "
-        f"{free_bytes(device) / 2**30:.1f} GiB are free on {device.type}",
-        f"--ctx {largest}" if largest >= LEAST_CONTEXT else "--model demo",
+        f"{free / 2**30:.1f} GiB are free on {device.type}",
+        ", or ".join(hints) or "--model demo",
     )
 
 
-def kv_bytes_per_token(text: TextConfig) -> int:
+def kv_bytes_per_token(text: TextConfig, kv_dtype: KVDtype = "bf16") -> int:
     """Bytes of keys and values of one token, over all full-attention layers."""
     layers = text.layer_types.count("full_attention")
-    return 2 * text.num_key_value_heads * text.head_dim * KV_BYTES * layers
+    head = text.head_dim * KV_BYTES[kv_dtype] + KV_SCALE_BYTES[kv_dtype]
+    return 2 * text.num_key_value_heads * head * layers
 
 
-def largest_context(text: TextConfig, free: int) -> int:
+def largest_context(text: TextConfig, free: int, kv_dtype: KVDtype = "bf16") -> int:
     """The most tokens whose keys and values fit `free` bytes beside the workspace."""
-    fitting = max(free - WORKSPACE_BYTES, 0) // max(kv_bytes_per_token(text), 1)
+    fitting = max(free - WORKSPACE_BYTES, 0) // max(kv_bytes_per_token(text, kv_dtype), 1)
     return min(fitting, text.max_context)
 
 

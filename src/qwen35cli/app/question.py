@@ -4,6 +4,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from qwen35cli.errors import UsageError
 from qwen35cli.images.open import OpenedImage, decode_image, open_image
@@ -127,8 +128,22 @@ def _open(name: str, piped: bytes | None) -> OpenedImage:
         raise UsageError(
             f"{name} is a URL; nothing is fetched", f'curl -L {name} | qwen35 ask -i - "…"'
         )
+    if name.lower().startswith("file:"):
+        return open_image(_local_path(name))
     return open_image(Path(name).expanduser())
 
 
+def _local_path(url: str) -> Path:
+    """The path that a `file://` URL stands for, as file managers hand it over."""
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{url} names a file on another machine, {parts.netloc}", "-i PATH")
+    return Path(unquote(parts.path, errors="surrogateescape"))
+
+
 def _cut(image: OpenedImage, limits: ImageLimits) -> Picture:
-    return Picture(image.name, image.original_size, image.note, preprocess(image.picture, limits))
+    try:
+        patches = preprocess(image.picture, limits)
+    except UsageError as error:
+        raise UsageError(f"{image.name}: {error.message}", error.hint) from None
+    return Picture(image.name, image.original_size, image.note, patches)

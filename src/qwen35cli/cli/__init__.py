@@ -11,6 +11,7 @@ from qwen35cli.errors import InterruptedByUser, Qwen35Error
 from . import signals, stdin
 from .ask import ask, bare
 from .chat import chat
+from .quantize import quantize
 from .terminal import ReaderGone, Terminal
 
 EXIT_CODES = """\
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.command()(chat)
+app.command()(quantize)
 app.command(hidden=True)(bare)
 
 

@@ -1,11 +1,13 @@
 """`qwen35 ask`: one answer, then exit."""
 
+from contextlib import suppress
+
 import typer
 
 from qwen35cli.errors import InterruptedByUser, Qwen35Error, UsageError
 
 from . import stdin
-from .options import Flags, Prompt, grouped
+from .options import Flags, ModelFlags, Prompt, grouped
 from .terminal import Sink, Terminal
 
 NOTHING = UsageError("there is nothing to answer", 'qwen35 ask "Why is the sky blue?"')
@@ -37,7 +39,7 @@ def answer_once(context: typer.Context, prompt: str | None, flags: Flags) -> Non
         InterruptedByUser: Ctrl-C or SIGTERM; what was written so far stays.
     """
     terminal: Terminal = context.obj
-    terminal.configure(flags.output)
+    terminal.configure(flags.screen)
     given = (prompt, flags.input.prompt_flag, flags.input.file, flags.input.image)
     if not any(given) and not stdin.is_piped():
         terminal.help(context)
@@ -58,11 +60,21 @@ def _check_output(flags: Flags, terminal: Terminal) -> None:
         )
 
 
+def begin_reading(flags: ModelFlags) -> None:
+    """Parse the tokenizer on a thread while torch is imported. No such model: said later."""
+    from qwen35cli.app.source import resolve  # late: not for --help
+    from qwen35cli.text.ahead import read_ahead
+
+    with suppress(Qwen35Error):
+        read_ahead(resolve(flags.model, flags.revision).folder)
+
+
 def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) -> None:
+    begin_reading(flags.model)
     from . import answer, report, start  # late: they import torch
 
     output = flags.output
-    opened = start.open_model(flags)
+    opened = start.open_model(flags, terminal)
     conversation = start.begin(opened, flags)
     question = start.question(opened, prompt, flags.input, terminal)
     if question is None:

@@ -5,7 +5,7 @@ import typer
 from qwen35cli.errors import UsageError
 
 from . import stdin
-from .ask import answer_once
+from .ask import answer_once, begin_reading
 from .options import Flags, Prompt, grouped
 from .terminal import Terminal
 
@@ -25,12 +25,13 @@ def chat(context: typer.Context, prompt: Prompt = None, *, flags: Flags) -> None
         answer_once(context, prompt, flags)
         return
     terminal: Terminal = context.obj
-    terminal.configure(flags.output)
+    terminal.configure(flags.screen)
     if flags.output.json or flags.output.stream_json or flags.output.output or flags.output.raw:
         raise UsageError(
             "--json, --stream-json, --raw and -o are for one answer", 'qwen35 ask --json "…"'
         )
     terminal.status("starting …")
+    begin_reading(flags.model)
     from . import repl  # late: it imports torch
 
     repl.Repl(terminal, flags).run(prompt)

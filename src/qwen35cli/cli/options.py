@@ -13,14 +13,20 @@ DEFAULT_MODEL = "Qwen/Qwen3.5-4B"
 UNITS = {"k": 2**10, "m": 2**20}
 
 
+class RoundCount(int):
+    """A token count that was written in k or M, and so stands for about as many."""
+
+
 def tokens(text: str | int) -> int:
-    """Read a token count: `8192`, `8_192`, `32k`, `25.6K`, `1M`."""
+    """Read a token count: `8192`, `8_192`, `32k`, `25.6K`, `1M`; the last three as `RoundCount`."""
+    if isinstance(text, int) and text > 0:
+        return text
     number = str(text).strip().replace("_", "").replace(",", "").lower()
     known = re.fullmatch(r"(\d{1,12}|\d{1,9}(?:\.\d+)?(?=[km]))([km]?)", number)
     count = int(float(known[1]) * UNITS.get(known[2], 1)) if known else 0
     if not count:
         raise typer.BadParameter(f"{text!r} is not a token count such as 8192, 32k or 1M")
-    return count
+    return RoundCount(count) if known and known[2] else count
 
 
 def image_tokens(text: str | int) -> int:
@@ -124,6 +130,19 @@ class ModelFlags(Group):
         Literal["auto", "cpu", "cuda"],
         flag("Model", "Where to run; auto is the GPU, for the demo the CPU.", "--device"),
     ] = "auto"
+    quant: Annotated[
+        Literal["bf16", "int8", "int4", "nf4"] | None,
+        flag(
+            "Model",
+            "Weights to run; made from the bf16 ones once, and kept.",
+            "--quant",
+            default="int4; bf16 for checkpoints below 1 GiB",
+        ),
+    ] = None
+    yes: Annotated[
+        bool,
+        switch("Model", "Quantize without a terminal too, where it takes long.", "--yes", "-y"),
+    ] = False
     kernels: Annotated[
         str | None,
         flag("Model", "Kernels to run, such as `reference`.", "--kernels", metavar="NAME"),
@@ -139,6 +158,10 @@ class ModelFlags(Group):
             default="131,072 or what fits",
         ),
     ] = None
+    kv_dtype: Annotated[
+        Literal["bf16", "int8"],
+        flag("Model", "Numbers of the KV cache; int8 halves it.", "--kv-dtype", "--kv"),
+    ] = "bf16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +256,20 @@ class ThinkingFlags(Group):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenFlags(Group):
+    """How much is said on stderr, and in which colours."""
+
+    color: Annotated[
+        Literal["auto", "always", "never"], flag("Output", "Colour on a terminal.", "--color")
+    ] = "auto"
+    no_color: Annotated[bool, switch("Output", "The same as --color never.", "--no-color")] = False
+    verbose: Annotated[
+        bool, switch("Output", "Say what was chosen and why.", "--verbose", "-v")
+    ] = False
+    quiet: Annotated[bool, switch("Output", "Errors only.", "--quiet", "-q")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFlags(Group):
     """Where the answer goes and in what form. Everything but the answer goes to stderr."""
 
@@ -251,14 +288,6 @@ class OutputFlags(Group):
     stats: Annotated[bool, switch("Output", "Tokens and speed after the answer.", "--stats")] = (
         False
     )
-    color: Annotated[
-        Literal["auto", "always", "never"], flag("Output", "Colour on a terminal.", "--color")
-    ] = "auto"
-    no_color: Annotated[bool, switch("Output", "The same as --color never.", "--no-color")] = False
-    verbose: Annotated[
-        bool, switch("Output", "Say what was chosen and why.", "--verbose", "-v")
-    ] = False
-    quiet: Annotated[bool, switch("Output", "Errors only.", "--quiet", "-q")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +299,60 @@ class Flags(Group):
     sampling: SamplingFlags
     thinking: ThinkingFlags
     output: OutputFlags
+    screen: ScreenFlags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeFlags(Group):
+    """What `quantize` makes, and where."""
+
+    format: Annotated[
+        Literal["int4", "int8", "nf4"],
+        flag("Weights", "int4 is fastest; int8 loses nothing that shows.", "--format"),
+    ] = "int4"
+    group: Annotated[
+        int | None,
+        flag(
+            "Weights",
+            "Weights that share a scale: 32, 64 or 128.",
+            "--group",
+            metavar="N",
+            default="32, for nf4 64",
+        ),
+    ] = None
+    plan_file: Annotated[
+        Path | None,
+        flag(
+            "Weights",
+            "TOML file whose table \\[tensors] gives schemes to tensors, before the recipe.",
+            "--plan-file",
+            metavar="FILE",
+        ),
+    ] = None
+    revision: Annotated[
+        str | None,
+        flag("Weights", "Commit or branch of a Hub id.", "--revision", metavar="REV"),
+    ] = None
+    output: Annotated[
+        Path | None,
+        flag(
+            "Output",
+            "Folder to write.",
+            "--output",
+            "-o",
+            metavar="DIR",
+            default="where ask and chat look for it",
+        ),
+    ] = None
+    plan: Annotated[
+        bool, switch("Output", "Print which tensors get which scheme; write nothing.", "--plan")
+    ] = False
+    dry_run: Annotated[bool, switch("Output", "Print the sizes; write nothing.", "--dry-run")] = (
+        False
+    )
+    force: Annotated[
+        bool, switch("Output", "Make it again where it is there already.", "--force")
+    ] = False
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

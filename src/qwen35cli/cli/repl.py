@@ -20,7 +20,7 @@ class Repl:
     def __init__(self, terminal: Terminal, flags: Flags) -> None:
         self._terminal = terminal
         self._flags = flags
-        self._opened = start.open_model(flags)
+        self._opened = start.open_model(flags, terminal)
         self._conversation = start.begin(self._opened, flags)
         self._sampling = start.sampling(flags.sampling, thinking=self._conversation.thinking)
         self._pictures: list[Picture] = []  # for the next message

@@ -35,8 +35,8 @@ def as_json(result: Result, loaded: Loaded, sampling: Sampling) -> dict[str, Any
         },
         "model": opened.source.name,
         "revision": opened.source.revision,
-        "quant": "bf16",
-        "kv_dtype": "bf16",
+        "quant": opened.checkpoint.format,
+        "kv_dtype": opened.kv_dtype,
         "device": opened.device.type,
         "kernels": opened.kernels.backend,
         "ctx": opened.ctx,
@@ -71,12 +71,13 @@ def stats_line(result: Result, ctx: int) -> str:
 
 def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
     """What runs, on what, and with how much room."""
-    kv = _size(opened.ctx * kv_bytes_per_token(opened.checkpoint.config.text))
+    text = opened.checkpoint.config.text
+    kv = _size(opened.ctx * kv_bytes_per_token(text, opened.kv_dtype))
     more = f"; up to {opened.largest_ctx:,} would fit" if opened.largest_ctx > opened.ctx else ""
     return [
-        f"qwen35 {__version__} · {opened.source.name} bf16 · {opened.device.type} · "
-        f"{opened.kernels.backend} kernels ({opened.kernels.description})",
-        f"context {opened.ctx:,} (bf16 KV {kv}{more}) · "
+        f"qwen35 {__version__} · {opened.source.name} {opened.checkpoint.format} · "
+        f"{opened.device.type} · {opened.kernels.backend} kernels ({opened.kernels.description})",
+        f"context {opened.ctx:,} ({opened.kv_dtype} KV {kv}{more}) · "
         f"thinking {'on' if conversation.thinking else 'off'} · "
         f"images {'on' if opened.image_limits else 'off'}",
     ]

@@ -25,3 +25,8 @@ def history_file() -> Path | None:
     if os.environ.get("QWEN35_NO_HISTORY"):
         return None
     return Path(platformdirs.user_state_dir("qwen35")) / "history"
+
+
+def data_folder() -> Path:
+    """Where quantized weights are kept."""
+    return Path(platformdirs.user_data_dir("qwen35"))

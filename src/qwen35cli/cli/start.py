@@ -5,29 +5,50 @@ import secrets
 from qwen35cli.app import load as loading
 from qwen35cli.app.conversation import Conversation
 from qwen35cli.app.load import Loaded, LoadOptions, Opened
+from qwen35cli.app.quantize import Job
 from qwen35cli.app.question import Question, join_texts, load_pictures
 from qwen35cli.engine.sampling import Sampling, choose
 from qwen35cli.errors import UsageError
+from qwen35cli.kernels.cpu import TORCH_ONLY
 
-from . import stdin
-from .options import Flags, InputFlags, SamplingFlags
+from . import making, settings, stdin
+from .options import Flags, InputFlags, RoundCount, SamplingFlags
 from .terminal import Terminal
 
 LARGE_BYTES = 2**30  # loading more than this is worth a line in a log
 
 
-def open_model(flags: Flags) -> Opened:
-    """The checkpoint that the flags name, checked but not loaded."""
-    return loading.open_model(
+def open_model(flags: Flags, terminal: Terminal) -> Opened:
+    """The checkpoint that the flags name, checked but not loaded; quantized first where need be."""
+    model = flags.model
+
+    def make(job: Job) -> None:
+        long = job.checkpoint.nbytes >= loading.SMALL_BYTES
+        if long and not (terminal.err_is_terminal or model.yes):
+            loading.refuse(job)
+        making.once(job, terminal)
+
+    opened = loading.open_model(
         LoadOptions(
-            model=flags.model.model,
-            revision=flags.model.revision,
-            device=flags.model.device,
-            kernels=flags.model.kernels,
-            ctx=flags.model.ctx,
+            model=model.model,
+            revision=model.revision,
+            device=model.device,
+            kernels=model.kernels,
+            ctx=model.ctx,
+            ctx_is_round=isinstance(model.ctx, RoundCount),
+            kv_dtype=model.kv_dtype,
             image_max_tokens=flags.input.image_max_tokens or None,
-        )
+            quant=model.quant or "auto",
+            store=settings.data_folder(),
+        ),
+        make,
     )
+    if opened.kernels.description == TORCH_ONLY:
+        terminal.warn(
+            "the C++ kernels were not built when qwen35 was installed: torch's own ops run, slower",
+            "install a C++ compiler, then: pip install --force-reinstall --no-deps qwen35cli",
+        )
+    return opened
 
 
 def begin(opened: Opened, flags: Flags) -> Conversation:
@@ -42,7 +63,7 @@ def begin(opened: Opened, flags: Flags) -> Conversation:
 
 def load(opened: Opened, terminal: Terminal, *, pictures: bool = True) -> Loaded:
     """Read the weights; long work is announced, on a terminal and in a log."""
-    what = f"loading {opened.source.name}"
+    what = f"loading {opened.source.name} {opened.checkpoint.format}"
     if opened.checkpoint.nbytes > LARGE_BYTES:
         what += f", {opened.checkpoint.nbytes / 1e9:.1f} GB"
         if not terminal.err_is_terminal:

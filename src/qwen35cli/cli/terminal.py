@@ -19,7 +19,7 @@ from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.text.sanitize import sanitize
 
 from . import settings
-from .options import OutputFlags
+from .options import ScreenFlags
 
 Style = Literal["dim", "red", "yellow"]
 ON: dict[Style, str] = {"dim": "\x1b[2m", "red": "\x1b[31m", "yellow": "\x1b[33m"}
@@ -54,7 +54,7 @@ class Terminal:
             if reconfigure := getattr(stream, "reconfigure", None):
                 reconfigure(encoding="utf-8", errors="replace", newline="\n")
 
-    def configure(self, flags: OutputFlags) -> None:
+    def configure(self, flags: ScreenFlags) -> None:
         """Take over what the command line says about colour and loudness."""
         color = "never" if flags.no_color else flags.color
         self._color = settings.wants_color(color, is_terminal=self.err_is_terminal)

@@ -1,0 +1,78 @@
+"""How a job of quantizing is shown while it runs."""
+
+import time
+from contextlib import closing
+
+from qwen35cli.app import quantize
+from qwen35cli.errors import InterruptedByUser
+
+from .quantize import size
+from .terminal import Terminal
+
+BAR = 24  # characters
+SOON = 2.0  # seconds of work before the time left is worth saying
+
+
+def carry_out(job: quantize.Job, terminal: Terminal, *, force: bool = False) -> None:
+    """Do the work of `qwen35 quantize`, and refuse where another process does it now."""
+    seconds = _run(job, terminal, f"quantizing {job.source.name}", wait=False, force=force)
+    if seconds is None:
+        terminal.say(f"{job.target} is up to date; --force makes it again")
+    else:
+        terminal.say(f"{_change(job)} in {seconds:.0f} s")
+
+
+def once(job: quantize.Job, terminal: Terminal) -> None:
+    """Do the work on the way to an answer, or wait for another process that does it."""
+    what = f"quantizing to {job.plan.format}, once …"
+    if not terminal.err_is_terminal:
+        terminal.say(f"{what} {size(job.checkpoint.nbytes)}")
+    seconds = _run(job, terminal, what, wait=True, force=False)
+    if seconds is not None:
+        terminal.say(f"{what} {seconds:.0f} s")
+        terminal.detail(f"{_change(job)}: {job.target}")
+
+
+def _run(
+    job: quantize.Job, terminal: Terminal, what: str, *, wait: bool, force: bool
+) -> float | None:
+    """Seconds that the work took; None where it was done already.
+
+    Raises:
+        InterruptedByUser: Ctrl-C or SIGTERM; what was begun is undone.
+    """
+    start: float | None = None
+    waited = False
+    try:
+        with closing(quantize.run(job, wait=wait, force=force)) as events:
+            for event in events:
+                if isinstance(event, quantize.Waiting):
+                    who = "another qwen35" + (f" (pid {event.pid})" if event.pid else "")
+                    line = f"{who} is quantizing to {job.target}; waiting for it"
+                    terminal.status(line)
+                    if not waited and not terminal.err_is_terminal:
+                        terminal.say(line)
+                    waited = True
+                    continue
+                start = start or time.perf_counter()
+                terminal.status(f"{what} {bar(event.share, time.perf_counter() - start)}")
+    except (KeyboardInterrupt, InterruptedByUser):
+        terminal.say("(interrupted)")
+        raise InterruptedByUser("interrupted") from None
+    terminal.clear_status()
+    return None if start is None else time.perf_counter() - start
+
+
+def bar(share: float, seconds: float) -> str:
+    """A bar, how much of the work is done after `seconds`, and how long the rest will take."""
+    done = round(share * BAR)
+    left = ""
+    if 0.0 < share < 1.0 and seconds > SOON:
+        rest = round(seconds * (1 / share - 1))
+        left = f" · {rest // 60}:{rest % 60:02d} left"
+    return f"{'━' * done}{'─' * (BAR - done)} {share:4.0%}{left}"
+
+
+def _change(job: quantize.Job) -> str:
+    one, other = job.checkpoint.nbytes, job.nbytes
+    return f"{job.plan.format}: {size(one)} to {size(other)}"

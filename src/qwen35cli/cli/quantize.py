@@ -1,0 +1,117 @@
+"""`qwen35 quantize`: smaller weights, made once for later runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qwen35cli.text.sanitize import sanitize
+
+from . import settings
+from .options import DEFAULT_MODEL, QuantizeFlags, ScreenFlags, grouped
+from .terminal import Terminal
+
+if TYPE_CHECKING:
+    from qwen35cli.app.quantize import Job
+
+Model = Annotated[
+    str,
+    typer.Argument(help="`demo`, a folder, or a Hub id.", envvar="QWEN35_MODEL", metavar="MODEL"),
+]
+
+
+@grouped
+def quantize(
+    context: typer.Context,
+    model: Model = DEFAULT_MODEL,
+    *,
+    flags: QuantizeFlags,
+    screen: ScreenFlags,
+) -> None:
+    """Write int4, int8 or nf4 weights once, for later runs. stdout gets the folder's path, alone.
+
+    A killed run leaves the old result or none, never half of one.
+
+    Examples:
+      qwen35 quantize
+      qwen35 quantize ./my-finetune --format int8 -o ./my-finetune-int8
+      qwen35 quantize --dry-run
+      qwen35 quantize --plan --plan-file careful.toml
+
+    A plan file gives schemes to tensors by their names, the first match counts:
+      \\[tensors]
+      "*.layers.31.mlp.*" = "int8"
+      "*.mlp.down_proj.weight" = "int4-g64"
+    """
+    terminal: Terminal = context.obj
+    terminal.configure(screen)
+    terminal.status("starting …")
+    from qwen35cli.app import quantize as use_case  # late: it imports torch
+
+    from . import making
+
+    job = use_case.prepare(
+        use_case.QuantizeOptions(
+            model=model,
+            revision=flags.revision,
+            format=flags.format,
+            group=flags.group,
+            plan_file=flags.plan_file,
+            output=flags.output,
+            store=settings.data_folder(),
+        )
+    )
+    if flags.plan or flags.dry_run:
+        rows = plan_rows(job) if flags.plan else []
+        rows += [""] if flags.plan and flags.dry_run else []
+        rows += size_rows(job) if flags.dry_run else []
+        terminal.stdout().write("\n".join(rows) + "\n")
+        if flags.dry_run:
+            job.check_room()
+        return
+    making.carry_out(job, terminal, force=flags.force)
+    terminal.stdout().write(_shown(job.target, terminal) + "\n")
+
+
+def plan_rows(job: "Job") -> list[str]:
+    """Which tensors get which scheme, how many they are, and what they take."""
+    cells: list[tuple[str, ...]] = [("tensors", "scheme", "count", "weights", "bytes")]
+    lines = job.lines()
+    for line in lines:
+        scheme = "as it is" if line.scheme.kind == "keep" else str(line.scheme)
+        cells.append(
+            (line.pattern, scheme, f"{line.count:,}", f"{line.weights:,}", f"{line.nbytes:,}")
+        )
+    total = (sum(line.count for line in lines), job.weights, sum(line.nbytes for line in lines))
+    cells.append(("all", "", *(f"{number:,}" for number in total)))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def size_rows(job: "Job") -> list[str]:
+    """What the weights take now and would take, and what the disk has."""
+    now, after = job.checkpoint.nbytes, job.nbytes
+    rows = [
+        ("", "now", job.plan.format),
+        ("weights", size(now), size(after)),
+        ("bits per weight", f"{8 * now / job.weights:.2f}", f"{8 * after / job.weights:.2f}"),
+        ("read per token", size(job.decode_bytes(quantized=False)), size(job.decode_bytes())),
+    ]
+    table = [f"{label:<16}{one:>10}{other:>10}" for label, one, other in rows]
+    return [*table, f"{'free on the disk':<16}{size(job.free_bytes()):>10}"]
+
+
+def size(count: int) -> str:
+    """Bytes for people, in decimal units, as files are listed."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
+
+
+def _shown(path: Path, terminal: Terminal) -> str:
+    """The exact path for a program, a harmless one for a screen."""
+    return sanitize(str(path)) if terminal.out_is_terminal else str(path)
