@@ -2,15 +2,22 @@
 
     --peer transformers   the same of transformers in bfloat16, in turn with ours
     --runs 5              rounds; medians are shown
-    --prompt 512          tokens of the timed prefill, the same for both
+    --prompt 512 4096     tokens of the timed prefills (of the peer: the first)
     --prefill-runs 5      rounds that time the prefill (transformers is slow at it on some machines)
     --decode 16           tokens decoded per round
+    --depth 4096 16384    tokens of context at which decoding is timed too (ours)
+    --verify 2 4 8        tokens in one step, as in the verification of drafts, against one (ours)
+    --kv-dtype bf16       of ours; or int8
     --threads 2           of both; all cores by default
     --json FILE           keep the result
 
 Each side of each round is a process of its own, so that its peak memory is its own. Around it the
 machine's read bandwidth is measured, and the time that just reading the weight files takes. A table
 for people; the last line is JSON.
+
+The share of the bandwidth counts what a token must read at the least: every weight of the decoder
+and the head once, the delta states (and writing them), the keys and values of the depth. A depth is
+made by filling the caches with random numbers, which costs a step as much as true ones.
 """
 
 import argparse
@@ -22,16 +29,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.bandwidth import read_bandwidth
-from qwen35cli.checkpoint.read import Checkpoint, load_weights, open_checkpoint
+from qwen35cli.checkpoint.read import Checkpoint, open_checkpoint
+from qwen35cli.engine.runner import Runner
+from qwen35cli.model.cache import DeltaCache, KVCache
+from qwen35cli.model.qwen35 import Qwen35
 
 WARM_UP = 16  # tokens read before the clock runs
+VERIFY_STEPS = 7  # of which the median counts
 READ_BYTES = 8 * 2**20
 SIDES = {"ours": "qwen35cli", "transformers": "transformers"}
 
@@ -66,9 +76,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--peer", choices=["transformers"])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--prompt", type=int, nargs="+", default=[512])
     parser.add_argument("--prefill-runs", type=int, default=5)
     parser.add_argument("--decode", type=int, default=16)
+    parser.add_argument("--depth", type=int, nargs="*", default=[])
+    parser.add_argument("--verify", type=int, nargs="*", default=[])
+    parser.add_argument("--kv-dtype", choices=["bf16", "int8"], default="bf16")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
@@ -80,28 +93,30 @@ def _options() -> argparse.Namespace:
 
 def _process(options: argparse.Namespace, side: str, *, with_prefill: bool) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.decode", str(options.checkpoint), "--side", side]
-    for name in ("decode", "threads"):
-        command += [f"--{name}", str(getattr(options, name))]
-    command += ["--prompt", str(options.prompt if with_prefill else 0)]
+    command += [f"--decode={options.decode}", f"--threads={options.threads}"]
+    command += [f"--kv-dtype={options.kv_dtype}", "--prompt"]
+    command += map(str, options.prompt if with_prefill else [0])
+    if side == "ours":
+        for name in ("depth", "verify"):
+            command += [f"--{name}", *map(str, getattr(options, name))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _ours(options: argparse.Namespace) -> dict[str, float]:
-    from qwen35cli.engine.runner import Prompt, Runner
-    from qwen35cli.kernels import select
-    from qwen35cli.model.qwen35 import Qwen35
+    from qwen35cli.app.load import LoadOptions, load, open_model
+    from qwen35cli.engine.runner import Prompt
 
     torch.set_num_threads(options.threads)
+    longest = max(*options.prompt, *options.depth, WARM_UP)
+    capacity = max(1_024, longest + options.decode + 16)
     start = time.perf_counter()
-    device = torch.device("cpu")
-    checkpoint = open_checkpoint(options.checkpoint)
-    text = replace(checkpoint.config.text, mtp_num_hidden_layers=0)  # as `ask` without pictures
-    with torch.device("meta"):
-        model = Qwen35(replace(checkpoint.config, text=text, vision=None), select(device))
-    load_weights(model, checkpoint, device)
-    load_s = time.perf_counter() - start
-    runner = Runner(model, capacity=max(options.prompt, WARM_UP + options.decode) + 1)
+    opened = open_model(LoadOptions(model=str(options.checkpoint), device="cpu", ctx=capacity))
+    opened_s = time.perf_counter() - start
+    loaded = load(opened, pictures=False)
+    model = loaded.runner.model
+    kv_dtype = {"bf16": torch.bfloat16, "int8": torch.int8}[options.kv_dtype]
+    runner = Runner(model, capacity=capacity, kv_dtype=kv_dtype)
 
     def prefill(ids: list[int]) -> torch.Tensor:
         runner.reset()
@@ -109,7 +124,72 @@ def _ours(options: argparse.Namespace) -> dict[str, float]:
         assert last.logits is not None
         return last.logits
 
-    return {"load_s": load_s} | _timed(options, checkpoint, prefill, runner.step)
+    figures = {"open_s": opened_s, "load_s": loaded.load_s}
+    figures |= _timed(options, opened.checkpoint, prefill, runner.step, options.prompt)
+    states = [layer for layer in runner.cache.layers if isinstance(layer, DeltaCache)]
+    figures["weight_bytes"] = _weights_read(model)
+    figures["state_bytes"] = 2 * sum(layer.nbytes() for layer in states)  # read and written
+    keys = sum(layer.nbytes() for layer in runner.cache.layers if isinstance(layer, KVCache))
+    figures["kv_bytes_per_token"] = keys / capacity
+    for depth in options.depth:
+        prefill([1] * WARM_UP)
+        _deepen(runner, depth)
+        figures[f"decode_tps_at_{depth}"] = _decode_speed(runner.step, options.decode)
+    if options.verify:
+        figures |= _verified(runner, prefill, options.verify)
+    return figures
+
+
+def _deepen(runner: Runner, depth: int) -> None:
+    """Make the cache one of `depth` tokens, its keys and values random."""
+    text, kernels = runner.model.config.text, runner.model.kernels
+    for layer in runner.cache.layers:
+        if isinstance(layer, KVCache):
+            new = depth - layer.length
+            while new > 0:
+                block = min(new, 1_024)
+                random = torch.randn(1, block, text.num_key_value_heads, text.head_dim)
+                layer.append(random, random, kernels)
+                new -= block
+        else:
+            layer.length = depth
+
+
+@torch.inference_mode()
+def _verified(
+    runner: Runner, prefill: Callable[[list[int]], torch.Tensor], counts: list[int]
+) -> dict[str, float]:
+    """Seconds of a step of several tokens, over those of a step of one."""
+    model, cache, seconds = runner.model, runner.cache, {}
+    prefill([1] * WARM_UP)
+    for count in [1, *counts]:
+        taken = []
+        for _ in range(VERIFY_STEPS):
+            cache.hold()
+            length = cache.length
+            start = time.perf_counter()
+            positions = torch.arange(length, length + count).expand(3, 1, -1)
+            x = model.embed(torch.arange(100, 100 + count)[None])
+            model.logits(model.language_model(x, positions, cache))
+            taken.append(time.perf_counter() - start)
+            cache.rollback(length)
+        cache.release()
+        seconds[count] = statistics.median(taken)
+    return {f"verify_{count}_ratio": seconds[count] / seconds[1] for count in counts}
+
+
+def _weights_read(model: Qwen35) -> int:
+    """Bytes of weights that one decoded token reads: decoder and head, without other rows."""
+    tied = model.lm_head is None
+    parts = (
+        [model.language_model] if model.lm_head is None else [model.language_model, model.lm_head]
+    )
+    return sum(
+        parameter.nbytes
+        for part in parts
+        for name, parameter in part.named_parameters()
+        if tied or not name.startswith("embed_tokens.")
+    )
 
 
 def _transformers(options: argparse.Namespace) -> dict[str, float]:
@@ -140,7 +220,7 @@ def _transformers(options: argparse.Namespace) -> dict[str, float]:
 
     checkpoint = open_checkpoint(options.checkpoint)
     step = lambda token: forward([token])  # noqa: E731 - the shape of Runner.step
-    return {"load_s": load_s} | _timed(options, checkpoint, prefill, step)
+    return {"load_s": load_s} | _timed(options, checkpoint, prefill, step, options.prompt[:1])
 
 
 @torch.inference_mode()
@@ -149,24 +229,32 @@ def _timed(
     checkpoint: Checkpoint,
     prefill: Callable[[list[int]], torch.Tensor],
     step: Callable[[int], torch.Tensor],
+    prompts: list[int],
 ) -> dict[str, float]:
     """Tokens/s of decode and prefill, and the peak of this process in bytes."""
     vocabulary = min(checkpoint.config.image_token_id, checkpoint.config.text.vocab_size)
     generator = torch.Generator().manual_seed(0)
-    count = max(options.prompt, WARM_UP)
+    count = max(*prompts, WARM_UP)
     ids = torch.randint(vocabulary, (count,), generator=generator).tolist()
 
-    token = int(prefill(ids[:WARM_UP]).argmax())
-    token = int(step(token).argmax())
-    start = time.perf_counter()
-    for _ in range(options.decode):
-        token = int(step(token).argmax())
-    figures = {"decode_tps": options.decode / (time.perf_counter() - start)}
-    if options.prompt:
+    prefill(ids[:WARM_UP])
+    figures = {"decode_tps": _decode_speed(step, options.decode)}
+    for prompt in filter(None, prompts):
         start = time.perf_counter()
-        prefill(ids[: options.prompt]).argmax()
-        figures["prefill_tps"] = options.prompt / (time.perf_counter() - start)
+        prefill(ids[:prompt]).argmax()
+        figures[f"prefill_tps_of_{prompt}"] = prompt / (time.perf_counter() - start)
     return figures | {"peak_bytes": _peak_bytes()}
+
+
+def _decode_speed(step: Callable[[int], torch.Tensor], count: int) -> float:
+    """Tokens/s of a greedy continuation; the first two tokens are not timed."""
+    token = 1
+    for _ in range(2):
+        token = int(step(token).argmax())
+    start = time.perf_counter()
+    for _ in range(count):
+        token = int(step(token).argmax())
+    return count / (time.perf_counter() - start)
 
 
 def _peak_bytes() -> int:
@@ -175,6 +263,11 @@ def _peak_bytes() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
+FAMILIES = {
+    "prefill_tps_of": ("prefill of {} tokens, tokens/s", 1, ".1f"),
+    "decode_tps_at": ("decode behind {} tokens, tokens/s", 1, ".2f"),
+    "bandwidth_share_at": ("share of read bandwidth there ({}), %", 100, ".0f"),
+}
 MEASURED = {"ours": _ours, "transformers": _transformers}
 
 
@@ -199,7 +292,6 @@ def _result(
     bandwidths: list[float],
     reads: list[float],
 ) -> dict[str, Any]:
-    token_bytes = _bytes_per_token(checkpoint)
     bandwidth = statistics.median(bandwidths)
     sides: dict[str, dict[str, float]] = {}
     for side, figures in rounds.items():
@@ -208,12 +300,22 @@ def _result(
             name: statistics.median(round_[name] for round_ in figures if name in round_)
             for name in names
         }
-        medians["bandwidth_share"] = medians["decode_tps"] * token_bytes / 1e9 / bandwidth
         sides[side] = medians
+    ours = sides["ours"]
+    fixed = ours["weight_bytes"] + ours["state_bytes"]
+    for side in sides.values():
+        side["bandwidth_share"] = side["decode_tps"] * fixed / 1e9 / bandwidth
+    for depth in options.depth:
+        read = fixed + depth * ours["kv_bytes_per_token"]
+        speed = ours[f"decode_tps_at_{depth}"]
+        ours[f"bandwidth_share_at_{depth}"] = speed * read / 1e9 / bandwidth
+        ours[f"speed_kept_at_{depth}"] = speed / ours["decode_tps"]
     result = {
         "benchmark": "decode",
         "checkpoint_bytes": checkpoint.nbytes,
-        "bytes_per_token": token_bytes,
+        "bytes_per_token": fixed,
+        "format": str(checkpoint.raw_config.get("quantization_config", {}).get("format", "bf16")),
+        "kv_dtype": options.kv_dtype,
         "machine": _cpu(),
         "threads": options.threads,
         "torch": torch.__version__,
@@ -226,20 +328,9 @@ def _result(
         **sides,
     }
     if options.peer:
-        ours, peer = sides["ours"], sides[options.peer]
+        peer = sides[options.peer]
         result["ratio"] = {name: ours[name] / peer[name] for name in ours if name in peer}
     return result
-
-
-def _bytes_per_token(checkpoint: Checkpoint) -> int:
-    """Weights that one decoded token reads: the text decoder and the head, without other rows."""
-    embedding = "model.language_model.embed_tokens.weight"
-    tied = checkpoint.config.tie_word_embeddings
-    return sum(
-        tensor.nbytes
-        for name, tensor in checkpoint.tensors.items()
-        if name.startswith(("model.language_model.", "lm_head.")) and (tied or name != embedding)
-    )
 
 
 def _cpu() -> str:
@@ -263,10 +354,21 @@ def _show(result: dict[str, Any]) -> None:
     rows = {
         "load, s": ("load_s", 1, ".1f"),
         "peak memory, GB": ("peak_bytes", 1e-9, ".2f"),
-        f"prefill of {result['prompt_tokens']}, tokens/s": ("prefill_tps", 1, ".1f"),
         "decode, tokens/s": ("decode_tps", 1, ".2f"),
         "share of read bandwidth, %": ("bandwidth_share", 100, ".0f"),
     }
+    for name in result["ours"]:
+        kind, _, number = name.rpartition("_")
+        label, scale, form = FAMILIES.get(kind, ("", 0, ""))
+        if name.startswith("verify_"):
+            label, scale, form, number = (
+                "step of {} tokens, against one",
+                1,
+                ".2f",
+                name.split("_")[1],
+            )
+        if label:
+            rows[label.format(f"{int(number):,}")] = (name, scale, form)
     sides = [side for side in SIDES if side in result]
     print(f"{result['machine']}, {result['threads']} threads, torch {result['torch']}")
     print(
@@ -275,7 +377,7 @@ def _show(result: dict[str, Any]) -> None:
         f"just reading the files takes {result['plain_read_s']:.1f} s\n"
     )
     columns = [*(SIDES[side] for side in sides), *(["ratio"] if "ratio" in result else [])]
-    print(f"{'':<28}" + "".join(f"{column:>14}" for column in columns))
+    print(f"{'':<40}" + "".join(f"{column:>14}" for column in columns))
     for label, (name, scale, form) in rows.items():
         cells = [
             format(result[side][name] * scale, form) if name in result[side] else "-"
@@ -283,7 +385,7 @@ def _show(result: dict[str, Any]) -> None:
         ]
         if "ratio" in result:
             cells.append(f"{result['ratio'][name]:.2f}" if name in result["ratio"] else "-")
-        print(f"{label:<28}" + "".join(f"{cell:>14}" for cell in cells))
+        print(f"{label:<40}" + "".join(f"{cell:>14}" for cell in cells))
     print()
 
 

@@ -14,15 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qwen35cli.kernels import reference
-from qwen35cli.kernels.cpu import Native, torch_linear
+from qwen35cli.kernels.cpu import Native, torch_ops
+from qwen35cli.kernels.operands import NF4, DeltaWeights, Int4, Int8, Int8Rows, Rows, Weight
 
 COLD_BYTES = 400_000_000  # of weights per shape
 LINEAR = {"gate|up": (9_216, 2_560), "down": (2_560, 9_216), "k": (1_024, 2_560)}
 TOKENS = (1, 2, 4, 8, 16, 64, 512)
+KINDS = ("bf16", "int4", "int8", "nf4")
 Row = dict[str, Any]
 
 
@@ -49,75 +50,153 @@ def bandwidth(rounds: int) -> float:
     return best
 
 
+def matrix(kind: str, N: int, K: int) -> Weight:
+    """A random matrix (N, K), in the layout of the files."""
+    if kind == "bf16":
+        return torch.randn(N, K).bfloat16()
+    if kind == "nf4":
+        packed = torch.randint(0, 256, (N * K // 2, 1), dtype=torch.uint8)
+        return NF4(packed, torch.rand(N * K // 64), torch.linspace(-1, 1, 16), (N, K), 64)
+    words = torch.randint(-(2**31), 2**31, (N, K // (8 if kind == "int4" else 4))).int()
+    if kind == "int8":
+        return Int8(words, torch.rand(N, 1).div(70).bfloat16(), (N, K))
+    return Int4(words, torch.randn(N, K // 32).div(4).bfloat16(), (N, K), 32)
+
+
+def weight_bytes(weight: Weight) -> int:
+    """What is read of a matrix: codes and scales."""
+    if isinstance(weight, Tensor):
+        return weight.nbytes
+    scale = weight.absmax if isinstance(weight, NF4) else weight.scale
+    return weight.packed.nbytes + scale.nbytes
+
+
 def linear(native: Native | None, rounds: int) -> list[Row]:
-    ways = {"torch": torch_linear} | ({native.variant: native.linear} if native else {})
+    ways: dict[str, Any] = {"torch": torch_ops}
+    ways |= {native.variant: native.matrices} if native else {}
+    return [
+        measured
+        for kind in KINDS
+        for name, (N, K) in LINEAR.items()
+        for way, ops in ways.items()
+        for measured in products(kind, name, N, K, way, ops, rounds)
+    ]
+
+
+def products(kind: str, name: str, N: int, K: int, way: str, ops: Any, rounds: int) -> list[Row]:
+    """One matrix shape by one way; integer kernels round the activations."""
+    files = [matrix(kind, N, K)]
+    nbytes = weight_bytes(files[0])
+    files += [matrix(kind, N, K) for _ in range(max(1, COLD_BYTES // nbytes - 1))]
+    weights = [torch_ops.prepare(file) if way == "torch" else file for file in files]
     rows = []
-    for name, (N, K) in LINEAR.items():
-        copies = max(2, COLD_BYTES // (2 * N * K))
-        weights = [torch.randn(N, K).bfloat16() for _ in range(copies)]
-        for T in TOKENS:
-            x = torch.randn(T, K)
-            used = copies if T <= 16 else 2
-            for way, call in ways.items():
-                expected = reference.linear(x, weights[0])
-                tolerance = 1e-3 if way != "torch" else 1.0  # torch rounds a single token to bf16
-                torch.testing.assert_close(call(x, weights[0]), expected, rtol=0.02, atol=tolerance)
-                taken = seconds(
-                    lambda i, c=call, x=x, w=weights: c(x, w[i]), used, rounds if T <= 16 else 1
-                )
-                rows.append(row(f"linear {name} {N}x{K}", way, T, taken, 2 * N * K, 2 * T * N * K))
+    for T in TOKENS:
+        x = torch.randn(T, K)
+        expected = reference.linear(x, files[0])
+        off = (ops.linear(x, weights[0]) - expected).norm() / expected.norm()
+        assert off < 0.02, f"{kind} {name} T={T}: {way} is off by {off:.1%}"
+        used = len(weights) if T <= 16 else 2
+        taken = seconds(lambda i, x=x: ops.linear(x, weights[i]), used, rounds if T <= 16 else 1)
+        rows.append(row(f"{kind} {name} {N}x{K}", way, T, taken, nbytes, 2 * T * N * K))
+    return rows
+
+
+def cached_rows(kind: torch.dtype, S: int) -> Rows:
+    """Random keys or values of S tokens, as a cache of `kind` holds them."""
+    x = torch.randn(1, S, 4, 256)
+    shape = (1, 4, S)
+    if kind == torch.int8:
+        rows: Rows = Int8Rows(
+            torch.empty(*shape, 256, dtype=kind), torch.empty(shape, dtype=torch.bfloat16)
+        )
+    else:
+        rows = torch.empty(*shape, 256, dtype=kind)
+    reference.store_rows(x, rows, 0)
     return rows
 
 
 def attention(native: Native, rounds: int) -> list[Row]:
     rows = []
-    for S in (1_024, 4_096):
-        caches = [torch.randn(2, 1, 4, S, 256).bfloat16() for _ in range(COLD_BYTES // (S * 4_096))]
-        for T in (1, 4):
-            q = torch.randn(1, T, 16, 256)
-            ways = {"reference": reference.attention, native.variant: native.attention}
-            torch.testing.assert_close(
-                native.attention(q, *caches[0]), reference.attention(q, *caches[0])
-            )
-            for way, call in ways.items():
-                taken = seconds(
-                    lambda i, c=call, q=q, kv=caches: c(q, *kv[i]), min(len(caches), 24), rounds
-                )
-                rows.append(row(f"attention S={S}", way, T, taken, S * 4_096, 4 * T * 16 * S * 256))
+    ways = {"reference": reference.attention, native.variant: native.attention.attention}
+    for kind in (torch.bfloat16, torch.int8):
+        for S in (1_024, 4_096, 16_384):
+            nbytes = S * 4 * 256 * 2 * kind.itemsize
+            copies = max(2, min(24, COLD_BYTES // nbytes))
+            caches = [(cached_rows(kind, S), cached_rows(kind, S)) for _ in range(copies)]
+            for T in (1, 2, 4, 8, 512):
+                q = torch.randn(1, T, 16, 256)
+                torch.testing.assert_close(*(call(q, *caches[0]) for call in ways.values()))
+                used = copies if T < 512 else 1
+                for way, call in ways.items():
+                    taken = seconds(lambda i, c=call, q=q, kv=caches: c(q, *kv[i]), used, rounds)
+                    name = f"attention {str(kind).removeprefix('torch.')} S={S}"
+                    rows.append(row(name, way, T, taken, nbytes, 4 * T * 16 * S * 256))
     return rows
 
 
 def delta(native: Native, rounds: int) -> list[Row]:
-    B, G, H, K, V = 1, 16, 32, 128, 128
-    states = [torch.randn(B, H, K, V) for _ in range(48)]
+    G, H, K, V = 16, 32, 128, 128
+    C = 2 * G * K + H * V
+    layers = [
+        DeltaWeights(
+            conv=torch.randn(C, 1, 4).bfloat16(),
+            a_log=torch.rand(H),
+            dt_bias=torch.randn(H).bfloat16(),
+            norm=torch.ones(V),
+            eps=1e-6,
+        )
+        for _ in range(48)
+    ]
+    past = [torch.randn(1, 3, C) for _ in layers]
+    states = [torch.randn(1, H, K, V) for _ in layers]
+    ways = {"reference": reference.delta_mix, native.variant: native.delta.delta_mix}
     rows = []
-    for T in (1, 4, 64):
-        q, k = F.normalize(torch.randn(2, B, T, G, K), dim=-1)
-        inputs = [
-            q * K**-0.5,
-            k,
-            torch.randn(B, T, H, V),
-            -torch.rand(B, T, H),
-            torch.rand(B, T, H),
-        ]
-        for way, ops in {"reference": reference, native.variant: native}.items():
-
-            def call(i: int, ops: Any = ops, inputs: list[Tensor] = inputs, T: int = T) -> object:
-                if T == 1:
-                    return ops.delta_step(*(tensor[:, 0] for tensor in inputs), states[i])
-                return ops.delta_chunk(*inputs, states[i])
-
-            taken = seconds(call, len(states), rounds)
-            rows.append(row("delta", way, T, taken, 2 * states[0].nbytes, 7 * T * H * K * V))
+    for T in (1, 2, 4, 8, 64, 512):
+        inputs = [torch.randn(1, T, n) for n in (C, H * V, H, H)]
+        torch.testing.assert_close(
+            *(
+                call(*inputs, layers[0], past[0].clone(), states[0].clone())
+                for call in ways.values()
+            ),
+            rtol=1e-3,
+            atol=1e-4,
+        )
+        for way, call in ways.items():
+            taken = seconds(
+                lambda i, c=call, x=inputs: c(*x, layers[i], past[i], states[i]),
+                len(layers) if T < 64 else 2,
+                rounds,
+            )
+            rows.append(row("delta_mix", way, T, taken, 2 * states[0].nbytes, 7 * T * H * K * V))
     return rows
 
 
-def norms(native: Native, rounds: int) -> list[Row]:
+def small(native: Native, rounds: int) -> list[Row]:
+    """The ops between the others: their price is the call."""
     x, weight = torch.randn(1, 1, 2_560), torch.randn(2_560).bfloat16()
+    heads, k, gates = (
+        torch.randn(1, 1, 16, 512),
+        torch.randn(1, 1, 4, 256),
+        torch.randn(2, 1, 1, 32),
+    )
+    q, gate = heads.chunk(2, dim=-1)
+    y, scale = torch.randn(1, 1, 16, 256), torch.randn(256).bfloat16()
+    room = cached_rows(torch.int8, 64)
     rows = []
-    for way, ops in {"reference": reference, native.variant: native}.items():
-        taken = seconds(lambda _, ops=ops: ops.rms_norm(x, weight, 1e-6), 50, rounds)
-        rows.append(row("rms_norm 2560", way, 1, taken, x.nbytes, 4 * x.numel()))
+    for way in ("reference", native.variant):
+        norms, mixers = (
+            (reference, reference) if way == "reference" else (native.norms, native.attention)
+        )
+        calls: dict[str, Callable[[int], object]] = {
+            "rms_norm 2560": lambda _, ops=norms: ops.rms_norm(x, weight, 1e-6),
+            "qk_norm_rotary": lambda _, ops=mixers: ops.qk_norm_rotary(
+                q, k, scale, scale, 1e-6, *gates
+            ),
+            "store_rows int8": lambda _, ops=mixers: ops.store_rows(k, room, 5),
+            "sigmoid_gate": lambda _, ops=mixers: ops.sigmoid_gate(y, gate),
+        }
+        for name, call in calls.items():
+            rows.append(row(name, way, 1, seconds(call, 50, rounds), 4 * 2_560, 4 * 2_560))
     return rows
 
 
@@ -142,7 +221,7 @@ def main() -> None:
         read = bandwidth(rounds)
         rows = linear(native, rounds)
         if native:
-            rows += attention(native, rounds) + delta(native, rounds) + norms(native, rounds)
+            rows += attention(native, rounds) + delta(native, rounds) + small(native, rounds)
     print(f"{'op':28} {'way':10} {'T':>4} {'ms':>9} {'GB/s':>6} {'of read':>7} {'GFLOP/s':>8}")
     for r in rows:
         share = f"{r['gb_per_s'] / read:.0%}"
