@@ -20,7 +20,11 @@ def speed(result: dict[str, Any]) -> str:
     rows = (
         ("decode, tokens/s", "decode_tps", 1, ".2f"),
         ("share of the memory's read bandwidth", "bandwidth_share", 100, ".0f"),
-        (f"prefill of {result['prompt_tokens']} tokens, tokens/s", "prefill_tps", 1, ".1f"),
+        *(
+            (f"prefill of {int(name.rpartition('_')[2]):,} tokens, tokens/s", name, 1, ".1f")
+            for name in peer
+            if name.startswith("prefill_tps_of_")
+        ),
         ("loading, s", "load_s", 1, ".1f"),
         ("peak memory, GB", "peak_bytes", 1e-9, ".2f"),
     )
@@ -29,12 +33,39 @@ def speed(result: dict[str, Any]) -> str:
         unit = " %" if name == "bandwidth_share" else ""
         cells = (f"{side[name] * scale:{form}}{unit}" for side in (ours, peer))
         lines.append(f"| {label} | {' | '.join(cells)} | {ratio[name]:.2f} |")
-    lines.append(
-        f"\n{result['machine']}, {result['threads']} cores, torch {result['torch']}, "
-        f"memory read at {result['bandwidth_gb_s']:.1f} GB/s and the weight files in "
-        f"{result['plain_read_s']:.1f} s in the same run; medians of {result['runs']}."
+    return "\n".join([*lines, conditions(result)])
+
+
+def conditions(result: dict[str, Any]) -> str:
+    """On what, and beside which limits of the machine, a result of `benchmarks.decode` was had."""
+    return (
+        f"\n{result['machine']}, {result['threads']} cores, torch {result['torch']}, commit "
+        f"{result['commit']}, memory read at {result['bandwidth_gb_s']:.1f} GB/s and the weight "
+        f"files in {result['plain_read_s']:.1f} s in the same run; medians of {result['runs']}."
     )
-    return "\n".join(lines)
+
+
+def alone(result: dict[str, Any]) -> str:
+    """One checkpoint by itself, from `benchmarks.decode` with depths and drafts."""
+    ours = result["ours"]
+    rows = [
+        ("decode, tokens/s", f"{ours['decode_tps']:.2f}"),
+        ("share of the memory's read bandwidth", f"{ours['bandwidth_share']:.0%}"),
+    ]
+    for name, value in ours.items():
+        kind, _, number = name.rpartition("_")
+        if kind == "decode_tps_at":
+            kept = ours[f"speed_kept_at_{number}"]
+            rows.append((f"decode behind {int(number):,} tokens", f"{value:.2f} ({kept:.0%})"))
+        elif kind == "prefill_tps_of":
+            rows.append((f"prefill of {int(number):,} tokens, tokens/s", f"{value:.1f}"))
+        elif name.startswith("verify_"):
+            tokens = name.split("_")[1]
+            rows.append((f"a step of {tokens} tokens, against one", f"{value:.2f}"))
+    rows.append(("loading, s", f"{ours['load_s']:.2f}"))
+    rows.append(("peak memory, GB", f"{ours['peak_bytes'] / 1e9:.2f}"))
+    lines = [f"| {result['format']} | |", "|---|---:|", *(f"| {k} | {v} |" for k, v in rows)]
+    return "\n".join([*lines, conditions(result)])
 
 
 def demo(result: dict[str, Any]) -> str:
@@ -52,7 +83,11 @@ def demo(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"speed": (speed, "decode-cpu.json"), "demo": (demo, "demo.json")}
+TABLES = {
+    "speed": (speed, "decode-cpu.json"),
+    "int4": (alone, "decode-int4.json"),
+    "demo": (demo, "demo.json"),
+}
 
 
 def filled(text: str) -> str:

@@ -103,7 +103,7 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     source = asked_for = resolve(options.model, options.revision)
     device = choose_device(options.device, source)
     kernels = select(device, options.kernels)
-    source = choose_weights(source, options, make or refuse)
+    source = choose_weights(source, options, device, make or refuse)
     checkpoint = open_checkpoint(source.folder)
     text = checkpoint.config.text
     largest = largest_context(text, free_bytes(device) - checkpoint.nbytes, options.kv_dtype)
@@ -153,9 +153,14 @@ def load(opened: Opened, *, pictures: bool = True, drafts: bool = False) -> Load
 
 
 def choose_weights(
-    source: Source, options: LoadOptions, make: Callable[[quantize.Job], None]
+    source: Source,
+    options: LoadOptions,
+    device: torch.device,
+    make: Callable[[quantize.Job], None],
 ) -> Source:
     """The folder whose weights will run: the checkpoint itself, or what was quantized from it.
+
+    `auto` means int4 for a large checkpoint on a CPU; a GPU has no fused kernels for it yet.
 
     Raises:
         UsageError: it is quantized in another format than the one asked for; or `make` refused.
@@ -173,7 +178,8 @@ def choose_weights(
         return source
     wanted = options.quant
     if wanted == "auto":
-        wanted = DEFAULT_QUANT if quantize.weight_bytes(source) >= SMALL_BYTES else "bf16"
+        large = quantize.weight_bytes(source) >= SMALL_BYTES
+        wanted = DEFAULT_QUANT if large and device.type == "cpu" else "bf16"
     if wanted in (None, "bf16") or options.store is None:
         return source
     folder = quantize.find(options.store, source, wanted)

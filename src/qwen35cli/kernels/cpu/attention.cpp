@@ -152,16 +152,16 @@ INLINE void add_rows(const float* weights, const Cached* const* values, long Dh,
             for (int r = 0; r < R; r++) sums[m * Dh + d] += weights[m * KEYS + r] * widen(values[r][d]);
 }
 
-// Key j of a block is row j / streams of stream j % streams.
+// Key j of a block is row j / STREAMS of stream j % STREAMS; in the last block of a span, row j.
 struct Block {
-    long first, streams, stride, keys;
+    long first, stride, keys;  // stride 0: one stream
 
-    long key(long j) const { return first + j % streams * stride + j / streams; }
+    long key(long j) const { return stride ? first + j % STREAMS * stride + j / STREAMS : first + j; }
 };
 
 template <int M, class Cached>
 void scores_of(const Block& block, long from, long to, const float* q, const Cached* keys, long Dh, float* scores) {
-    long j = from, apart = (block.streams > 1 ? block.stride : 1) * Dh;
+    long j = from, apart = (block.stride ? block.stride : 1) * Dh;
     for (; j + 2 <= to; j += 2) score<2, M>(q, keys + block.key(j) * Dh, apart, Dh, scores + j);
     for (; j < to; j++) score<1, M>(q, keys + block.key(j) * Dh, apart, Dh, scores + j);
 }
@@ -268,10 +268,10 @@ void run_span(const Task& task, Rows<Cached> keys, Rows<Cached> values, long ind
     long stride = (stop - start) / STREAMS, length = KEYS / STREAMS;
     for (long i = 0; i < stride; i += length) {
         long count = stride - i < length ? stride - i : length;
-        run({start + i, STREAMS, stride, count * STREAMS});
+        run({start + i, stride, count * STREAMS});
     }
     long left = start + stride * STREAMS;
-    if (left < stop) run({left, 1, 0, stop - left});
+    if (left < stop) run({left, 0, stop - left});
 }
 
 // Joins the spans of one group.
