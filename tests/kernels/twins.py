@@ -1,10 +1,23 @@
 """What the CPU backend is made of, for the tests that compare it with the reference."""
 
+import os
+from pathlib import Path
+
 from qwen35cli.kernels.cpu import Native
 from qwen35cli.kernels.cpu.native import built
 
-# Every variant that this CPU runs, not only the best: `portable` is what other machines get.
-NATIVE = [Native.open(variant, path) for variant, path in built().items()]
+
+def variants() -> dict[str, Path]:
+    """Those that this CPU runs, all of them: `portable` is what other machines get.
+
+    Instead, those of a folder that `scripts/emulate_cpu` names.
+    """
+    if folder := os.environ.get("QWEN35_TEST_KERNELS"):
+        return {path.name.split(".")[0][1:]: path for path in sorted(Path(folder).glob("_*"))}
+    return built()
+
+
+NATIVE = [Native.open(variant, path) for variant, path in variants().items()]
 
 
 def name(twin) -> str:
