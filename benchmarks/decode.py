@@ -316,7 +316,7 @@ def _result(
         "bytes_per_token": fixed,
         "format": str(checkpoint.raw_config.get("quantization_config", {}).get("format", "bf16")),
         "kv_dtype": options.kv_dtype,
-        "machine": _cpu(),
+        "machine": cpu_name(),
         "threads": options.threads,
         "torch": torch.__version__,
         "commit": _commit(),
@@ -333,7 +333,7 @@ def _result(
     return result
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.processor()
