@@ -134,35 +134,45 @@ INLINE void eight_scales(const bf16* p, long step, long count, bf16* to, long wi
     }
 }
 
+// One group of R rows against T tokens; weight_scale is that of each row.
+template <int T>
+INLINE void group(const uint8_t* codes, long step, const Group* x, Vec weight_scale, Vec (&sums)[T]) {
+    Codes c[8];
+    unpack(codes, step, c);
+    for (int t = 0; t < T; t++) sums[t] += to_float(dot32(c, x[t])) * (weight_scale * x[t].scale);
+}
+
 // R rows from `row` on, `step` apart, against T tokens; sums[t] holds the R outputs.
 template <int T>
 INLINE void strip(const View& m, long row, long step, const Group* x, Vec (&sums)[T]) {
     const uint8_t* codes = m.codes + row * m.row_bytes;
     const bf16* scale = m.scale + row * m.scales;
-    long code_step = step * m.row_bytes, scale_step = step * m.scales;
+    const long code_step = step * m.row_bytes, scale_step = step * m.scales;
+    const long whole = m.row_bytes / 16;  // groups that end within the row
     for (int t = 0; t < T; t++) sums[t] = splat(0.0f);
     long g = 0;
     for (long s = 0; s < m.scales; s += 8) {
-        long count = m.scales - s < 8 ? m.scales - s : 8;
+        const long count = m.scales - s < 8 ? m.scales - s : 8;
         bf16 scales[8][R];
         for (int r = 0; r < R; r += 8)
             eight_scales(scale + s + r * scale_step, scale_step, count, &scales[0][r], R);
+        if (m.per_scale == 1 && g + count <= whole) {  // nearly always: no loops within
+            for (long i = 0; i < count; i++, codes += 16, x += T)
+                group<T>(codes, code_step, x, load(scales[i]), sums);
+            g += count;
+            continue;
+        }
         for (long i = 0; i < count; i++) {
-            Vec weight_scale = load(scales[i]);
-            long last = g + m.per_scale < m.groups ? g + m.per_scale : m.groups;
-            for (; g < last; g++, x += T) {
-                Codes c[8];
-                if (16 * (g + 1) <= m.row_bytes) {
-                    unpack(codes + 16 * g, code_step, c);
+            const long last = g + m.per_scale < m.groups ? g + m.per_scale : m.groups;
+            for (; g < last; g++, codes += 16, x += T)
+                if (g < whole) {
+                    group<T>(codes, code_step, x, load(scales[i]), sums);
                 } else {
                     uint8_t rest[R][16] = {};  // behind the row: activations of zero
                     for (int r = 0; r < R; r++)
-                        memcpy(rest[r], codes + 16 * g + r * code_step, m.row_bytes - 16 * g);
-                    unpack(rest[0], 16, c);
+                        memcpy(rest[r], codes + r * code_step, m.row_bytes - 16 * g);
+                    group<T>(rest[0], 16, x, load(scales[i]), sums);
                 }
-                for (int t = 0; t < T; t++)
-                    sums[t] += to_float(dot32(c, x[t])) * (weight_scale * x[t].scale);
-            }
         }
     }
 }
