@@ -37,7 +37,10 @@ def memory(B, G, H, K, V):
 
 
 def empty_log(B, T, G, H, K, V):
-    return DeltaLog(torch.empty(B, T, G, K), torch.empty(B, T, H, V), torch.empty(B, T, H))
+    C = 2 * G * K + H * V
+    return DeltaLog(
+        torch.empty(B, T, C), torch.empty(B, T, G, K), torch.empty(B, T, H, V), torch.empty(B, T, H)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

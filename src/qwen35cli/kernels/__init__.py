@@ -6,7 +6,7 @@ once, at load; what was asked for by name either loads or raises.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,10 @@ from torch import Tensor
 from qwen35cli.errors import UsageError
 
 from . import reference
-from .operands import DeltaLog, DeltaWeights, Rows, Weight
+from .operands import BlockWeights, DeltaLog, DeltaWeights, Rows, Stack, Weight
+
+if TYPE_CHECKING:
+    from .cpu import Native
 
 Backend = Literal["reference", "cpu"]
 
@@ -49,6 +52,7 @@ class Kernels:
     delta_mix: Callable[
         [Tensor, Tensor, Tensor, Tensor, DeltaWeights, Tensor, Tensor, DeltaLog | None], Tensor
     ]
+    stack: Callable[[tuple[BlockWeights, ...]], Stack | None]
 
 
 def _reference() -> Kernels:
@@ -75,6 +79,7 @@ def _reference() -> Kernels:
         sigmoid_gate=reference.sigmoid_gate,
         segment_attention=reference.segment_attention,
         delta_mix=reference.delta_mix,
+        stack=reference.stack,
     )
 
 
@@ -93,6 +98,11 @@ def _cpu() -> Kernels:
             rows=cpu.torch_ops.rows,
             prepare=cpu.torch_ops.prepare,
         )
+    return compiled(native)
+
+
+def compiled(native: "Native") -> Kernels:
+    """The ops of one compiled variant; what it lacks, from the reference."""
     return replace(
         _reference(),
         backend="cpu",
@@ -107,6 +117,7 @@ def _cpu() -> Kernels:
         attention=native.attention.attention,
         sigmoid_gate=native.attention.sigmoid_gate,
         delta_mix=native.delta.delta_mix,
+        stack=native.blocks.stack,
         quantize_int4=native.quantize.int4,
         quantize_int8=native.quantize.int8,
         quantize_nf4=native.quantize.nf4,

@@ -5,7 +5,9 @@ of the checkpoint's files (`quant/`), unless a backend's `prepare` has reordered
 backend reads them then.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -40,6 +42,8 @@ class NF4:
     block: int  # weights that share an absmax, counted over the flattened matrix
 
 
+FEW = 8  # tokens at most of a decode step or of the verification of drafts
+
 Weight = Tensor | Int4 | Int8 | NF4
 
 
@@ -67,8 +71,66 @@ class DeltaWeights:
 
 @dataclass(frozen=True, slots=True)
 class DeltaLog:
-    """What repeats T steps of the delta rule on another state: `S = exp(g) S + k d^T`. Float32."""
+    """What repeats T steps of a delta layer on another state: `S = exp(g) S + k d^T`. Float32."""
 
+    inputs: Tensor  # (B, T, C) rows that entered the convolution
     k: Tensor  # (B, T, G, K) keys
     d: Tensor  # (B, T, H, V) corrections
     g: Tensor  # (B, T, H) logarithms of the decay
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaMixer:
+    """A DeltaNet layer with its memory."""
+
+    project: tuple[Weight, ...]  # qkv, z, a, b
+    weights: DeltaWeights
+    out: Weight
+    rows: Tensor  # (B, W - 1, C)
+    state: Tensor  # (B, H, K, V) float32
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMixer:
+    """An attention layer with its memory. H query heads, KV key heads, of Dh."""
+
+    project: tuple[Weight, ...]  # q with its gates, head by head; k; v
+    q_norm: Tensor  # (Dh,)
+    k_norm: Tensor
+    heads: int
+    out: Weight
+    keys: Rows  # room for all tokens
+    values: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWeights:
+    """A mixer and an MLP, each behind a norm and around a residual."""
+
+    norm: Tensor  # (D,) as an offset from one
+    post_norm: Tensor
+    eps: float
+    mixer: DeltaMixer | AttentionMixer
+    gate: Weight
+    up: Weight
+    down: Weight
+
+
+class Stack(Protocol):
+    """All blocks of a model with their memories, compiled into one call."""
+
+    def __call__(
+        self, x: Tensor, cos: Tensor, sin: Tensor, start: int, logs: Sequence[DeltaLog] | None
+    ) -> Tensor:
+        """What the blocks, one after the other, make of a few tokens.
+
+        Args:
+            x: (1, T, D), T at most `FEW`.
+            cos, sin: (1, T, R).
+            start: tokens that the memories hold; what is written goes behind them.
+            logs: to be filled in, one for each DeltaNet layer, where a rollback may ask for them.
+
+        Returns:
+            (1, T, D).
+        """
+        ...

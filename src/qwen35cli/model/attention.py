@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
+from qwen35cli.kernels.operands import AttentionMixer, Weight
 
 from .cache import KVCache
 from .config import TextConfig
@@ -26,11 +27,27 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.width, config.rms_norm_eps, kernels, dtype)
         self.k_norm = RMSNorm(self.width, config.rms_norm_eps, kernels, dtype)
 
+    @property
+    def projections(self) -> tuple[Weight, ...]:
+        """The matrices that read the input."""
+        return self.q_proj.operand, self.k_proj.operand, self.v_proj.operand
+
+    def with_memory(self, cache: KVCache) -> AttentionMixer:
+        """The layer for `Kernels.stack`."""
+        return AttentionMixer(
+            self.projections,
+            self.q_norm.weight,
+            self.k_norm.weight,
+            self.heads,
+            self.o_proj.operand,
+            cache.keys,
+            cache.values,
+        )
+
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None) -> Tensor:
         """x: (B, T, D), already normed; cos, sin: (B, T, R). No cache: the whole sequence."""
         B, T, _ = x.shape
-        projections = (self.q_proj.operand, self.k_proj.operand, self.v_proj.operand)
-        q, k, v = self.kernels.project(x, projections)
+        q, k, v = self.kernels.project(x, self.projections)
         q, gate = q.view(B, T, self.heads, 2 * self.width).chunk(2, dim=-1)  # (B, T, H, Dh) each
         k, v = (y.view(B, T, self.kv_heads, self.width) for y in (k, v))
         q, k = self.kernels.qk_norm_rotary(

@@ -85,13 +85,22 @@ class KVCache:
         Raises:
             ValueError: more tokens than `capacity`.
         """
-        end = self.length + keys.shape[1]
+        start = self.length
+        self.advance(keys.shape[1])
+        kernels.store_rows(keys, self.keys, start)
+        kernels.store_rows(values, self.values, start)
+        return _until(self.keys, self.length), _until(self.values, self.length)
+
+    def advance(self, tokens: int) -> None:
+        """Move on by `tokens`, whose keys and values are about to be written.
+
+        Raises:
+            ValueError: more tokens than `capacity`.
+        """
+        end = self.length + tokens
         if end > self.capacity:
             raise ValueError(f"{end} tokens in a cache of {self.capacity}")
-        kernels.store_rows(keys, self.keys, self.length)
-        kernels.store_rows(values, self.values, self.length)
         self.length = end
-        return _until(self.keys, end), _until(self.values, end)
 
     def hold(self) -> None:
         """Nothing to keep: forgetting is moving an integer."""
@@ -146,13 +155,12 @@ class SavedDelta:
 
 @dataclass(slots=True)
 class _Held:
-    """The state as `hold` found it, and what every call since did to it and read."""
+    """The state as `hold` found it, and what every call since did to it."""
 
     length: int
     state: Tensor
     rows: Tensor
     logs: list[DeltaLog] = field(default_factory=list)
-    inputs: list[Tensor] = field(default_factory=list)  # (B, T, C) rows that entered the conv
 
 
 class DeltaCache:
@@ -181,21 +189,26 @@ class DeltaCache:
     def holding(self) -> bool:
         return self._held is not None
 
-    def advance(self, inputs: Tensor) -> DeltaLog | None:
-        """Move on by T tokens, whose conv inputs (B, T, C) are about to enter state and rows.
+    def advance(self, tokens: int, inputs: Tensor | None = None) -> DeltaLog | None:
+        """Move on by `tokens`, which are about to enter state and rows.
+
+        Args:
+            inputs: what enters the convolution, (B, tokens, C); where it is not known yet, the log
+                has room for it.
 
         Returns:
-            What `delta_mix` is to fill in, where a `rollback` may ask for it.
+            What is to be filled in, where a `rollback` may ask for it.
         """
-        B, T, C = inputs.shape
-        self.length += T
+        self.length += tokens
         if self._held is None:
             return None
-        H, K, V = self.state.shape[1:]
-        G = (C - H * V) // (2 * K)
+        B, H, K, V = self.state.shape
+        C = self.rows.shape[2]
         new = self.state.new_empty
-        log = DeltaLog(new(B, T, G, K), new(B, T, H, V), new(B, T, H))
-        self._held.inputs.append(inputs)
+        if inputs is None:
+            inputs = self.rows.new_empty(B, tokens, C)
+        G = (C - H * V) // (2 * K)
+        log = DeltaLog(inputs, new(B, tokens, G, K), new(B, tokens, H, V), new(B, tokens, H))
         self._held.logs.append(log)
         return log
 
@@ -213,9 +226,8 @@ class DeltaCache:
             kept = "nothing before it" if held is None else f"{held.length} to {self.length}"
             raise ValueError(f"cannot roll {self.length} tokens back to {length}; kept: {kept}")
         stay = length - held.length
-        inputs = torch.cat([held.rows, *held.inputs], dim=1)[:, : stay + held.rows.shape[1]]
-        held.inputs = [inputs[:, held.rows.shape[1] :]]
         held.logs = _first(held.logs, stay)
+        inputs = torch.cat([held.rows, *(log.inputs for log in held.logs)], dim=1)
         self.rows.copy_(inputs[:, stay:])
         self.state.copy_(held.state)
         for log in held.logs:
@@ -245,7 +257,8 @@ def _first(logs: Sequence[DeltaLog], tokens: int) -> list[DeltaLog]:
     kept = []
     for log in logs:
         if tokens > 0:
-            kept.append(DeltaLog(log.k[:, :tokens], log.d[:, :tokens], log.g[:, :tokens]))
+            parts = (log.inputs, log.k, log.d, log.g)
+            kept.append(DeltaLog(*(part[:, :tokens] for part in parts)))
         tokens -= log.g.shape[1]
     return kept
 
@@ -287,6 +300,21 @@ class Cache:
     @property
     def length(self) -> int:
         return self.layers[0].length
+
+    def advance(self, tokens: int) -> list[DeltaLog] | None:
+        """Move all layers on by `tokens` that are about to be written.
+
+        Returns:
+            What is to be filled in for the delta layers, where a `rollback` may ask for it.
+
+        Raises:
+            ValueError: there is no room for them; nothing has moved.
+        """
+        for layer in self.layers:
+            if isinstance(layer, KVCache):
+                layer.advance(tokens)
+        logs = [layer.advance(tokens) for layer in self.layers if isinstance(layer, DeltaCache)]
+        return [log for log in logs if log is not None] or None
 
     def hold(self) -> None:
         for layer in self.layers:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
-from qwen35cli.kernels.operands import DeltaWeights
+from qwen35cli.kernels.operands import DeltaMixer, DeltaWeights, Weight
 
 from .cache import DeltaCache
 from .config import TextConfig
@@ -57,10 +57,26 @@ class DeltaNet(nn.Module):
         )
 
     @property
-    def operand(self) -> DeltaWeights:
+    def projections(self) -> tuple[Weight, ...]:
+        """The matrices that read the input."""
+        return (
+            self.in_proj_qkv.operand,  # -> (B, T, C)
+            self.in_proj_z.operand,  # -> (B, T, H * V)
+            self.in_proj_a.operand,  # -> (B, T, H)
+            self.in_proj_b.operand,
+        )
+
+    @property
+    def weights(self) -> DeltaWeights:
         """What `delta_mix` computes with."""
         return DeltaWeights(
             self.conv1d.weight, self.A_log, self.dt_bias, self.norm.weight, self.norm.eps
+        )
+
+    def with_memory(self, cache: DeltaCache) -> DeltaMixer:
+        """The layer for `Kernels.stack`."""
+        return DeltaMixer(
+            self.projections, self.weights, self.out_proj.operand, cache.rows, cache.state
         )
 
     def forward(self, x: Tensor, cache: DeltaCache | None) -> Tensor:
@@ -68,15 +84,7 @@ class DeltaNet(nn.Module):
         if cache is None:
             with x.device:
                 cache = self.make_cache(len(x), x.dtype)
-        qkv, z, a, b = self.kernels.project(
-            x,
-            (
-                self.in_proj_qkv.operand,  # -> (B, T, C)
-                self.in_proj_z.operand,  # -> (B, T, H * V)
-                self.in_proj_a.operand,  # -> (B, T, H)
-                self.in_proj_b.operand,
-            ),
-        )
-        log = cache.advance(qkv)
-        y = self.kernels.delta_mix(qkv, z, a, b, self.operand, cache.rows, cache.state, log)
+        qkv, z, a, b = self.kernels.project(x, self.projections)
+        log = cache.advance(qkv.shape[1], qkv)
+        y = self.kernels.delta_mix(qkv, z, a, b, self.weights, cache.rows, cache.state, log)
         return self.out_proj(y)

@@ -1,9 +1,12 @@
 """The text decoder: three delta layers, then one of attention, again and again."""
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
+from qwen35cli.kernels.operands import FEW, AttentionMixer, BlockWeights, DeltaMixer, Stack
 
 from .attention import Attention
 from .cache import Cache, DeltaCache, KVCache
@@ -31,6 +34,24 @@ class Block(nn.Module):
             self.linear_attn = DeltaNet(config, kernels, dtype)
         self.mlp = MLP(D, config.intermediate_size, kernels, dtype)
 
+    def with_memory(self, cache: KVCache | DeltaCache) -> BlockWeights:
+        """The block for `Kernels.stack`."""
+        if self.self_attn is not None:
+            assert not isinstance(cache, DeltaCache)
+            mixer: DeltaMixer | AttentionMixer = self.self_attn.with_memory(cache)
+        else:
+            assert self.linear_attn is not None and not isinstance(cache, KVCache)
+            mixer = self.linear_attn.with_memory(cache)
+        return BlockWeights(
+            self.input_layernorm.weight,
+            self.post_attention_layernorm.weight,
+            self.input_layernorm.eps,
+            mixer,
+            self.mlp.gate_proj.operand,
+            self.mlp.up_proj.operand,
+            self.mlp.down_proj.operand,
+        )
+
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | DeltaCache | None
     ) -> Tensor:
@@ -56,6 +77,8 @@ class TextModel(nn.Module):
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels, dtype)
         self.rotary = Rotary(config.rotary)
+        self.kernels = kernels
+        self._stacks: WeakKeyDictionary[Cache, Stack | None] = WeakKeyDictionary()
 
     def forward(self, x: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
         """Hidden states after the final norm, which is also what the MTP layer reads.
@@ -69,7 +92,21 @@ class TextModel(nn.Module):
             (B, T, D).
         """
         cos, sin = self.rotary(positions)
+        if cache is not None and x.shape[1] <= FEW and (stack := self._stack(cache)) is not None:
+            start = cache.length
+            logs = cache.advance(x.shape[1])
+            return self.norm(stack(x, cos, sin, start, logs))
         memories = cache.layers if cache is not None else [None] * len(self.layers)
         for layer, memory in zip(self.layers, memories, strict=True):
             x = layer(x, cos, sin, memory)
         return self.norm(x)
+
+    def _stack(self, cache: Cache) -> Stack | None:
+        """All blocks in one call, where the backend has that; made once for each cache."""
+        if cache not in self._stacks:
+            blocks = []
+            for layer, memory in zip(self.layers, cache.layers, strict=True):
+                assert isinstance(layer, Block)
+                blocks.append(layer.with_memory(memory))
+            self._stacks[cache] = self.kernels.stack(tuple(blocks))
+        return self._stacks[cache]

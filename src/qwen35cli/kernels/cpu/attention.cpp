@@ -12,9 +12,8 @@
 
 #include <type_traits>
 
+#include "ops.h"
 #include "rows.h"
-#include "simd.h"
-#include "threads.h"
 
 namespace {
 

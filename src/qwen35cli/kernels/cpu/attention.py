@@ -44,8 +44,8 @@ class AttentionOps:
         Keys and values have the same strides, and the rows of a head follow one another.
         """
         B, T, H, Dh = q.shape
-        stored, key_scale = _parts(keys)
-        others, value_scale = _parts(values)
+        stored, key_scale = parts(keys)
+        others, value_scale = parts(values)
         if q.dtype != torch.float32 or stored.dtype not in SIZES or stored.stride()[2:] != (Dh, 1):
             return reference.attention(q, keys, values)
         assert stored.stride() == others.stride() and stored.dtype == others.dtype
@@ -74,7 +74,7 @@ class AttentionOps:
     def store_rows(self, x: Tensor, rows: Rows, start: int) -> None:
         """See `reference.store_rows`. The rows of a head follow one another."""
         B, T, KV, Dh = x.shape
-        stored, scale = _parts(rows)
+        stored, scale = parts(rows)
         if x.dtype != torch.float32 or stored.dtype not in SIZES:
             return reference.store_rows(x, rows, start)
         assert stored.stride()[2:] == (Dh, 1) and start + T <= stored.shape[2]
@@ -147,7 +147,7 @@ class AttentionOps:
         return y
 
 
-def _parts(rows: Rows) -> tuple[Tensor, int | None]:
+def parts(rows: Rows) -> tuple[Tensor, int | None]:
     """Elements, and the address of their scales."""
     if isinstance(rows, Tensor):
         return rows, None

@@ -8,9 +8,8 @@
 // from memory once.
 #include <math.h>
 
+#include "ops.h"
 #include "rows.h"
-#include "simd.h"
-#include "threads.h"
 
 namespace {
 

@@ -11,7 +11,7 @@
 // float32 GEMM nor cutting K into blocks was faster.
 #include <stdlib.h>
 
-#include "linear.h"
+#include "ops.h"
 
 namespace {
 

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwen35cli.kernels import reference
-from qwen35cli.kernels.operands import NF4, Int4, Int8, Weight
+from qwen35cli.kernels.operands import FEW, NF4, Int4, Int8, Weight
 
 from .library import Foreign, Library
 
-FEW: Final = 8  # tokens at most of a decode step or of the verification of drafts
 MANY: Final = 48  # tokens from which it pays to widen quantized weights for bf16 units (estimated)
 WIDENED_BYTES: Final = 4 << 20  # of bf16 weights at once: they stay in the cache until multiplied
 BF16, INT4, INT8, NF4_KIND = range(4)  # as in linear.h

@@ -9,6 +9,7 @@ from typing import Final, Self
 import torch
 
 from .attention import AttentionOps
+from .blocks import BlockOps
 from .delta import DeltaOps
 from .library import Library
 from .linear import LinearOps
@@ -51,6 +52,7 @@ class Native:
     attention: AttentionOps
     delta: DeltaOps
     quantize: QuantizeOps
+    blocks: BlockOps
 
     @classmethod
     def load(cls) -> Self | None:
@@ -71,6 +73,7 @@ class Native:
             attention=AttentionOps.open(library),
             delta=DeltaOps.open(library),
             quantize=QuantizeOps.open(library),
+            blocks=BlockOps.open(library),
         )
 
     @property

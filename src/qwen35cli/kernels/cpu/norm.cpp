@@ -1,7 +1,6 @@
 // Root-mean-square norms of float32 rows: one pass for the mean square, one to scale.
+#include "ops.h"
 #include "rows.h"
-#include "simd.h"
-#include "threads.h"
 
 namespace {
 

@@ -1,0 +1,216 @@
+"""All blocks of a model in one compiled call, for the few tokens of a decode step."""
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qwen35cli.kernels.operands import (
+    FEW,
+    AttentionMixer,
+    BlockWeights,
+    DeltaLog,
+    DeltaMixer,
+    Stack,
+)
+
+from .attention import SIZES, parts
+from .delta import TAPS
+from .library import Foreign, Library
+from .linear import compiled, matrix
+
+DELTA, ATTENTION = range(2)  # as in blocks.cpp
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOps:
+    """Makes `Stack`s."""
+
+    fork_join: int | None
+    blocks_of: Foreign
+    spans_of: Foreign
+    scratch_of: Foreign
+    fits: Foreign
+
+    @classmethod
+    def open(cls, library: Library) -> "BlockOps":
+        """The ops of one compiled variant."""
+        return cls(
+            library.fork_join,
+            blocks_of=library.function("blocks", "pi" + "plp" + "pppp" + "p" + "llf"),
+            spans_of=library.function("attention_spans", "illll", "l"),
+            scratch_of=library.function("attention_scratch", "illllll", "l"),
+            fits=library.function("delta_fits", "llll", "i"),
+        )
+
+    def stack(self, blocks: tuple[BlockWeights, ...]) -> Stack | None:
+        """See `reference.stack`. None too where an op of the model would go to the reference."""
+        sizes = {Sizes.of(block) for block in blocks}
+        delta = {size for size in sizes if size.state}
+        attention = {size for size in sizes if size.cache}
+        if len(delta) > 1 or len(attention) > 1 or len({size.shared for size in sizes}) > 1:
+            return None
+        if not all(self._knows(block) for block in blocks):
+            return None
+        return CompiledStack(self, blocks)
+
+    def _knows(self, block: BlockWeights) -> bool:
+        mixer = block.mixer
+        matrices = (*mixer.project, mixer.out, block.gate, block.up, block.down)
+        if not all(map(compiled, matrices)):
+            return False
+        if not block.norm.dtype == block.post_norm.dtype == torch.bfloat16:
+            return False
+        if isinstance(mixer, AttentionMixer):
+            codes = parts(mixer.keys)[0]
+            return len(codes) == 1 and codes.dtype in SIZES
+        fits = self.fits(_key_heads(mixer), *mixer.state.shape[1:])
+        return bool(len(mixer.state) == 1 and mixer.weights.conv.shape[2] == TAPS and fits)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What all blocks of a kind have to agree in."""
+
+    shared: tuple[float, ...]
+    state: tuple[int, ...] = ()
+    cache: tuple[object, ...] = ()
+
+    @classmethod
+    def of(cls, block: BlockWeights) -> "Sizes":
+        mixer = block.mixer
+        shared = (block.eps, *block.gate.shape)
+        if isinstance(mixer, AttentionMixer):
+            codes = parts(mixer.keys)[0]
+            return cls(shared, cache=(mixer.heads, *codes.shape, *codes.stride(), codes.dtype))
+        if mixer.weights.eps != block.eps:
+            shared = (mixer.weights.eps, *shared)
+        return cls(shared, state=(*mixer.state.shape, *mixer.rows.shape))
+
+
+def _key_heads(mixer: DeltaMixer) -> int:
+    H, K, V = mixer.state.shape[1:]
+    return int(mixer.rows.shape[2] - H * V) // (2 * K)
+
+
+class CompiledStack:
+    """The blocks as the C++ side reads them; keeps every tensor whose address it has taken."""
+
+    def __init__(self, ops: BlockOps, blocks: tuple[BlockWeights, ...]) -> None:
+        self.ops = ops
+        self.held: list[object] = [blocks]
+        self.eps = blocks[0].eps
+        mixers = [block.mixer for block in blocks]
+        delta = next((mixer for mixer in mixers if isinstance(mixer, DeltaMixer)), None)
+        attention = next((mixer for mixer in mixers if isinstance(mixer, AttentionMixer)), None)
+        inner, D = blocks[0].gate.shape
+        G = H = K = V = heads = KV = Dh = step = size = 0
+        if delta is not None:
+            G, (H, K, V) = _key_heads(delta), delta.state.shape[1:]
+        if attention is not None:
+            codes = parts(attention.keys)[0]
+            heads, KV, Dh = attention.heads, codes.shape[1], codes.shape[3]
+            step, size = codes.stride(1), SIZES[codes.dtype]
+        self.attention_sizes = (heads, Dh, KV)
+        # Blocks run one after the other, so they share the room for what they compute.
+        widest = [max(mixer.project[i].shape[0] for mixer in mixers if i < len(mixer.project))
+                  for i in range(4 if delta is not None else 3)]  # fmt: skip
+        self.projected = [self._room(width) for width in widest]
+        self.out, self.inner = self._room(D), self._room(inner)
+        room = [self._room(n) for n in (D, max(H * V, heads * Dh), heads * Dh, KV * Dh)]
+        self.layers = _longs(field for block in blocks for field in self._block(block))
+        self.count = len(blocks)
+        self.sizes = (D, inner, G, H, K, V, heads, KV, Dh)
+        self.rest = (step, size, *room)
+
+    def __call__(
+        self, x: Tensor, cos: Tensor, sin: Tensor, start: int, logs: Sequence[DeltaLog] | None
+    ) -> Tensor:
+        """See `Stack`."""
+        B, T, _ = x.shape
+        assert B == 1 and T <= FEW and x.dtype == cos.dtype == sin.dtype == torch.float32
+        x = x.clone(memory_format=torch.contiguous_format)
+        cos, sin = cos.contiguous(), sin.contiguous()
+        threads = torch.get_num_threads()
+        heads, Dh, KV = self.attention_sizes
+        scratch = None
+        if heads:
+            spans = self.ops.spans_of(threads, 1, T, KV, start + T)
+            scratch = torch.empty(self.ops.scratch_of(threads, spans, 1, T, heads, Dh, KV))
+        self.ops.blocks_of(
+            self.ops.fork_join,
+            threads,
+            self.layers,
+            self.count,
+            _longs((*self.sizes, cos.shape[-1], *self.rest)),
+            x.data_ptr(),
+            cos.data_ptr(),
+            sin.data_ptr(),
+            None if scratch is None else scratch.data_ptr(),
+            None if logs is None else _longs(_pointers(logs)),
+            *(T, start),
+            self.eps,
+        )
+        return x
+
+    def _room(self, width: int) -> int:
+        """Address of float32 for that much of each token."""
+        room = torch.empty(FEW, width)
+        self.held.append(room)
+        return room.data_ptr()
+
+    def _alike(self, *tensors: Tensor) -> tuple[int, ...]:
+        """Addresses of weights that the C++ side takes as bf16 or all as float32, and which."""
+        half = all(tensor.dtype == torch.bfloat16 for tensor in tensors)
+        kept = [(tensor if half else tensor.float()).contiguous() for tensor in tensors]
+        self.held += kept
+        return (*(tensor.data_ptr() for tensor in kept), int(half))
+
+    def _block(self, block: BlockWeights) -> tuple[int, ...]:
+        """The fields of `Layer` in blocks.cpp."""
+        mixer = block.mixer
+        projections = [
+            matrix(weight, room)
+            for weight, room in zip(mixer.project, self.projected, strict=False)
+        ]
+        nothing = (0,) * len(projections[0])
+        projections += [nothing] * (4 - len(projections))
+        return (
+            ATTENTION if isinstance(mixer, AttentionMixer) else DELTA,
+            *self._alike(block.norm, block.post_norm)[:2],
+            *(field for projection in projections for field in projection),
+            *matrix(mixer.out, self.out),
+            *matrix(block.gate, self.inner),
+            *matrix(block.up),
+            *matrix(block.down, self.out),
+            *(self._attention(mixer) if isinstance(mixer, AttentionMixer) else self._delta(mixer)),
+        )
+
+    def _delta(self, mixer: DeltaMixer) -> tuple[int, ...]:
+        weights = mixer.weights
+        conv, dt_bias, half = self._alike(weights.conv, weights.dt_bias)
+        a_log, norm = weights.a_log, weights.norm
+        floats = (a_log, norm, mixer.rows, mixer.state)
+        assert all(t.dtype == torch.float32 and t.is_contiguous() for t in floats)
+        return conv, dt_bias, *(tensor.data_ptr() for tensor in floats), half
+
+    def _attention(self, mixer: AttentionMixer) -> tuple[int, ...]:
+        q_norm, k_norm, half = self._alike(mixer.q_norm, mixer.k_norm)
+        (keys, key_scale), (values, value_scale) = parts(mixer.keys), parts(mixer.values)
+        assert keys.stride() == values.stride() and keys.stride()[2:] == (keys.shape[3], 1)
+        cached = (keys.data_ptr(), values.data_ptr(), key_scale or 0, value_scale or 0)
+        return q_norm, k_norm, *cached, half
+
+
+def _pointers(logs: Sequence[DeltaLog]) -> list[int]:
+    """The fields of `Log` in blocks.cpp, for each."""
+    tensors = [tensor for log in logs for tensor in (log.inputs, log.k, log.d, log.g)]
+    assert all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def _longs(fields: Iterable[int]) -> "ctypes.Array[ctypes.c_long]":
+    values = list(fields)
+    return (ctypes.c_long * len(values))(*values)
