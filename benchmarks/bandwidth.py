@@ -18,7 +18,7 @@ def read_bandwidth(threads: int | None = None) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        buffer = _buffer()
+        buffer = read_buffer(BUFFER_BYTES)
         seconds = []
         for _ in range(SWEEPS):
             start = time.perf_counter()
@@ -29,10 +29,11 @@ def read_bandwidth(threads: int | None = None) -> float:
     return BUFFER_BYTES / min(seconds) / 1e9
 
 
-def _buffer() -> torch.Tensor:
+def read_buffer(size: int) -> torch.Tensor:
+    """Float32 of `size` bytes, in huge pages where the system has them."""
     if sys.platform != "linux":
-        return torch.ones(BUFFER_BYTES // 4)
-    region = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return torch.ones(size // 4)
+    region = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     region.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(region, dtype=torch.float32).fill_(1)
 

@@ -16,8 +16,11 @@ machine's read bandwidth is measured, and the time that just reading the weight 
 for people; the last line is JSON.
 
 The share of the bandwidth counts what a token must read at the least: every weight of the decoder
-and the head once, the delta states (and writing them), the keys and values of the depth. A depth is
-made by filling the caches with random numbers, which costs a step as much as true ones.
+and the head once, the delta states (and writing them), the keys and values of the depth. A machine
+that others use too is faster at one moment than at the next, so what is compared is measured in
+turn: ours reads a buffer after each token (`bandwidth_share_in_turn`), takes a token at no depth
+for each one at a depth, a step of one token for each of several. A depth is made by filling the
+caches with random numbers, which costs a step as much as true ones.
 """
 
 import argparse
@@ -34,14 +37,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.bandwidth import read_bandwidth
+from benchmarks.bandwidth import read_bandwidth, read_buffer
 from qwen35cli.checkpoint.read import Checkpoint, open_checkpoint
 from qwen35cli.engine.runner import Runner
 from qwen35cli.model.cache import DeltaCache, KVCache
 from qwen35cli.model.qwen35 import Qwen35
 
 WARM_UP = 16  # tokens read before the clock runs
-VERIFY_STEPS = 7  # of which the median counts
+IN_TURN = 13  # of each of what is measured in turn; the first does not count
+SWEEP_BYTES = 2**28
 READ_BYTES = 8 * 2**20
 SIDES = {"ours": "qwen35cli", "transformers": "transformers"}
 
@@ -131,13 +135,37 @@ def _ours(options: argparse.Namespace) -> dict[str, float]:
     figures["state_bytes"] = 2 * sum(layer.nbytes() for layer in states)  # read and written
     keys = sum(layer.nbytes() for layer in runner.cache.layers if isinstance(layer, KVCache))
     figures["kv_bytes_per_token"] = keys / capacity
+    fixed = figures["weight_bytes"] + figures["state_bytes"]
+    prefill([1] * WARM_UP)
     for depth in options.depth:
-        prefill([1] * WARM_UP)
-        _deepen(runner, depth)
-        figures[f"decode_tps_at_{depth}"] = _decode_speed(runner.step, options.decode)
-    if options.verify:
-        figures |= _verified(runner, prefill, options.verify)
+        deep = Runner(model, capacity=capacity, kv_dtype=kv_dtype)
+        _deepen(deep, depth)
+        plain_s, deep_s = _in_turn([lambda: runner.step(1), lambda deep=deep: deep.step(1)])
+        figures[f"decode_tps_at_{depth}"] = 1 / statistics.median(deep_s)
+        kept = (one / other for one, other in zip(plain_s, deep_s, strict=True))
+        figures[f"speed_kept_at_{depth}"] = statistics.median(kept)
+        figures[f"peak_bytes_at_{depth}"] = _peak_bytes()
+        del deep
+    figures |= _verified(runner, options.verify)
+    buffer = read_buffer(SWEEP_BYTES)  # after the peaks: it counts as memory of this process
+    token_s, sweep_s = _in_turn([lambda: runner.step(1), lambda: buffer.sum()])
+    shares = (
+        fixed / one / (SWEEP_BYTES / other) for one, other in zip(token_s, sweep_s, strict=True)
+    )
+    figures["bandwidth_share_in_turn"] = statistics.median(shares)
     return figures
+
+
+@torch.inference_mode()
+def _in_turn(actions: list[Callable[[], object]]) -> list[list[float]]:
+    """Seconds of each action, one after the other again and again."""
+    seconds: list[list[float]] = [[] for _ in actions]
+    for _ in range(IN_TURN):
+        for action, taken in zip(actions, seconds, strict=True):
+            start = time.perf_counter()
+            action()
+            taken.append(time.perf_counter() - start)
+    return [taken[1:] for taken in seconds]  # the first of each is a warm-up
 
 
 def _deepen(runner: Runner, depth: int) -> None:
@@ -155,27 +183,32 @@ def _deepen(runner: Runner, depth: int) -> None:
             layer.length = depth
 
 
-@torch.inference_mode()
-def _verified(
-    runner: Runner, prefill: Callable[[list[int]], torch.Tensor], counts: list[int]
-) -> dict[str, float]:
-    """Seconds of a step of several tokens, over those of a step of one."""
-    model, cache, seconds = runner.model, runner.cache, {}
-    prefill([1] * WARM_UP)
-    for count in [1, *counts]:
-        taken = []
-        for _ in range(VERIFY_STEPS):
-            cache.hold()
-            length = cache.length
-            start = time.perf_counter()
-            positions = torch.arange(length, length + count).expand(3, 1, -1)
-            x = model.embed(torch.arange(100, 100 + count)[None])
-            model.logits(model.language_model(x, positions, cache))
-            taken.append(time.perf_counter() - start)
-            cache.rollback(length)
+def _verified(runner: Runner, counts: list[int]) -> dict[str, float]:
+    """Seconds of a step of several tokens, over those of a step of one beside it."""
+    model, cache = runner.model, runner.cache
+
+    def step(count: int) -> None:
+        cache.hold()
+        length = cache.length
+        positions = torch.arange(length, length + count).expand(3, 1, -1)
+        x = model.embed(torch.arange(100, 100 + count)[None])
+        model.logits(model.language_model(x, positions, cache))
+
+    def timed(count: int) -> float:
+        length, start = cache.length, time.perf_counter()
+        step(count)
+        seconds = time.perf_counter() - start
+        cache.rollback(length)
+        return seconds
+
+    figures = {}
+    with torch.inference_mode():
+        for count in counts:
+            pairs = [(timed(1), timed(count)) for _ in range(IN_TURN)][1:]
+            ratio = statistics.median(several / one for one, several in pairs)
+            figures[f"verify_{count}_ratio"] = ratio
         cache.release()
-        seconds[count] = statistics.median(taken)
-    return {f"verify_{count}_ratio": seconds[count] / seconds[1] for count in counts}
+    return figures
 
 
 def _weights_read(model: Qwen35) -> int:
@@ -267,6 +300,8 @@ FAMILIES = {
     "prefill_tps_of": ("prefill of {} tokens, tokens/s", 1, ".1f"),
     "decode_tps_at": ("decode behind {} tokens, tokens/s", 1, ".2f"),
     "bandwidth_share_at": ("share of read bandwidth there ({}), %", 100, ".0f"),
+    "speed_kept_at": ("speed kept there ({}), %", 100, ".0f"),
+    "peak_bytes_at": ("peak memory there ({}), GB", 1e-9, ".2f"),
 }
 MEASURED = {"ours": _ours, "transformers": _transformers}
 
@@ -309,7 +344,6 @@ def _result(
         read = fixed + depth * ours["kv_bytes_per_token"]
         speed = ours[f"decode_tps_at_{depth}"]
         ours[f"bandwidth_share_at_{depth}"] = speed * read / 1e9 / bandwidth
-        ours[f"speed_kept_at_{depth}"] = speed / ours["decode_tps"]
     result = {
         "benchmark": "decode",
         "checkpoint_bytes": checkpoint.nbytes,
@@ -356,6 +390,7 @@ def _show(result: dict[str, Any]) -> None:
         "peak memory, GB": ("peak_bytes", 1e-9, ".2f"),
         "decode, tokens/s": ("decode_tps", 1, ".2f"),
         "share of read bandwidth, %": ("bandwidth_share", 100, ".0f"),
+        "the same, measured in turn, %": ("bandwidth_share_in_turn", 100, ".0f"),
     }
     for name in result["ours"]:
         kind, _, number = name.rpartition("_")

@@ -45,27 +45,57 @@ def conditions(result: dict[str, Any]) -> str:
     )
 
 
-def alone(result: dict[str, Any]) -> str:
-    """One checkpoint by itself, from `benchmarks.decode` with depths and drafts."""
-    ours = result["ours"]
-    rows = [
-        ("decode, tokens/s", f"{ours['decode_tps']:.2f}"),
-        ("share of the memory's read bandwidth", f"{ours['bandwidth_share']:.0%}"),
+def formats(*results: dict[str, Any]) -> str:
+    """Our checkpoints side by side, from `benchmarks.decode` with depths and drafts."""
+    columns = [cells(result["ours"]) for result in results]
+    names = [f"{r['format']}{', int8 KV' * (r['kv_dtype'] == 'int8')}" for r in results]
+    labels = dict.fromkeys(label for column in columns for label in column)
+    lines = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    lines += [
+        f"| {label} | {' | '.join(column.get(label, '') for column in columns)} |"
+        for label in labels
     ]
+    speeds = ", ".join(f"{r['bandwidth_gb_s']:.1f}" for r in results)
+    first = results[0]
+    return "\n".join(lines) + (
+        f"\n\n{first['machine']}, {first['threads']} cores, torch {first['torch']}, commit "
+        f"{first['commit']}; memory read at {speeds} GB/s in these runs; medians of "
+        f"{first['runs']} (prefill: fewer)."
+    )
+
+
+def cells(ours: dict[str, float]) -> dict[str, str]:
+    """The rows of one checkpoint, in their order."""
+    rows = {
+        "decode, tokens/s": f"{ours['decode_tps']:.2f}",
+        "share of the memory's read bandwidth": f"{ours['bandwidth_share']:.0%}",
+        "the same, token and read in turn": f"{ours['bandwidth_share_in_turn']:.0%}",
+    }
     for name, value in ours.items():
         kind, _, number = name.rpartition("_")
-        if kind == "decode_tps_at":
-            kept = ours[f"speed_kept_at_{number}"]
-            rows.append((f"decode behind {int(number):,} tokens", f"{value:.2f} ({kept:.0%})"))
+        if kind == "speed_kept_at":
+            rows[f"speed kept behind {int(number):,} tokens"] = f"{value:.0%}"
         elif kind == "prefill_tps_of":
-            rows.append((f"prefill of {int(number):,} tokens, tokens/s", f"{value:.1f}"))
+            rows[f"prefill of {int(number):,} tokens, tokens/s"] = f"{value:.1f}"
         elif name.startswith("verify_"):
-            tokens = name.split("_")[1]
-            rows.append((f"a step of {tokens} tokens, against one", f"{value:.2f}"))
-    rows.append(("loading, s", f"{ours['load_s']:.2f}"))
-    rows.append(("peak memory, GB", f"{ours['peak_bytes'] / 1e9:.2f}"))
-    lines = [f"| {result['format']} | |", "|---|---:|", *(f"| {k} | {v} |" for k, v in rows)]
-    return "\n".join([*lines, conditions(result)])
+            rows[f"a step of {name.split('_')[1]} tokens, against one"] = f"{value:.2f}"
+        elif kind == "peak_bytes_at":
+            rows[f"peak memory with {int(number):,} tokens, GB"] = f"{value / 1e9:.2f}"
+    return rows | {
+        "loading, s": f"{ours['load_s']:.2f}",
+        "peak memory, GB": f"{ours['peak_bytes'] / 1e9:.2f}",
+    }
+
+
+def start(result: dict[str, Any]) -> str:
+    """From the shell to the first token, from `benchmarks.start`."""
+    return (
+        f"From the shell to the first token of `qwen35 ask` with a prompt of "
+        f"{result['prompt_tokens']:.0f} tokens (int4, files in the page cache): "
+        f"{result['first_token_s']:.1f} s, of which {result['before_s']:.1f} s are Python, imports "
+        f"(torch alone {result['torch_s']:.1f} s), tokenizer and headers, {result['load_s']:.1f} s "
+        f"loading and {result['prefill_s']:.1f} s the prompt; median of {result['runs']}."
+    )
 
 
 def demo(result: dict[str, Any]) -> str:
@@ -83,21 +113,28 @@ def demo(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {
+TABLES: dict[str, tuple[Any, ...]] = {
     "speed": (speed, "decode-cpu.json"),
-    "int4": (alone, "decode-int4.json"),
+    "formats": (
+        formats,
+        "decode-int4.json",
+        "decode-int4-kv8.json",
+        "decode-int8.json",
+        "decode-nf4.json",
+    ),
+    "start": (start, "start-int4.json"),
     "demo": (demo, "demo.json"),
 }
 
 
 def filled(text: str) -> str:
     """The README with every table made anew."""
-    for name, (table, file) in TABLES.items():
-        body = table(json.loads((RESULTS / file).read_text()))
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        pattern = re.compile(f"{start}.*?{end}", re.DOTALL)
-        assert pattern.search(text), start
-        text = pattern.sub(lambda _, new=f"{start}\n{body}\n{end}": new, text)
+    for name, (table, *files) in TABLES.items():
+        body = table(*(json.loads((RESULTS / file).read_text()) for file in files))
+        first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        pattern = re.compile(f"{first}.*?{last}", re.DOTALL)
+        assert pattern.search(text), first
+        text = pattern.sub(lambda _, new=f"{first}\n{body}\n{last}": new, text)
     return text
 
 
