@@ -60,7 +60,7 @@ def quantize(model, kernels):
 def twins(native, quantized=False, **config):
     """A model that goes through its blocks in one call, and one that goes op by op."""
     models = []
-    for kernels in (compiled(native), replace(compiled(native), stack=reference.stack)):
+    for kernels in (compiled(native), replace(compiled(native), stack=reference.op_by_op)):
         model = tiny_model(tiny_config(**config), dtype=torch.bfloat16, kernels=kernels)
         if quantized:
             quantize(model, kernels)

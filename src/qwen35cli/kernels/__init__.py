@@ -79,7 +79,7 @@ def _reference() -> Kernels:
         sigmoid_gate=reference.sigmoid_gate,
         segment_attention=reference.segment_attention,
         delta_mix=reference.delta_mix,
-        stack=reference.stack,
+        stack=reference.op_by_op,
     )
 
 

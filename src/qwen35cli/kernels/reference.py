@@ -5,11 +5,26 @@ policy: statistics, gates, softmax and the whole delta rule are float32; results
 dtype of the activations.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .operands import NF4, BlockWeights, DeltaLog, DeltaWeights, Int4, Int8, Rows, Stack, Weight
+from .operands import (
+    NF4,
+    AttentionMixer,
+    BlockWeights,
+    DeltaLog,
+    DeltaMixer,
+    DeltaWeights,
+    Int4,
+    Int8,
+    Int8Rows,
+    Rows,
+    Stack,
+    Weight,
+)
 
 KEY_BLOCK = 2_048  # keys scored at once in attention: bounds the scores, whatever the context
 DELTA_CHUNK = 64  # tokens per chunk of the delta rule
@@ -579,6 +594,56 @@ def delta_mix(
 # ---------------------------------------------------------------------------- all blocks at once
 
 
-def stack(blocks: tuple[BlockWeights, ...]) -> Stack | None:
-    """All blocks of a model in one call; None: none here, the model goes through them op by op."""
+def op_by_op(blocks: tuple[BlockWeights, ...]) -> Stack | None:
+    """What a backend says that has no `stack`: the model goes through its blocks itself."""
     return None
+
+
+def stack(blocks: tuple[BlockWeights, ...]) -> Stack:
+    """All blocks of a model, one after the other: what `Block` and its mixers do, without modules.
+
+    Every cache has room for what is appended; the caller moves their lengths.
+    """
+
+    def run(
+        x: Tensor, cos: Tensor, sin: Tensor, start: int, logs: Sequence[DeltaLog] | None
+    ) -> Tensor:
+        left = iter(logs or ())
+        for block in blocks:
+            normed, mixer = rms_norm(x, block.norm, block.eps), block.mixer
+            if isinstance(mixer, DeltaMixer):
+                qkv, z, a, b = project(normed, mixer.project)
+                log = next(left, None)
+                if log is not None:
+                    log.inputs.copy_(qkv)
+                y = delta_mix(qkv, z, a, b, mixer.weights, mixer.rows, mixer.state, log)
+            else:
+                y = _attend(normed, mixer, block.eps, cos, sin, start)
+            x = x + linear(y, mixer.out)
+            normed = rms_norm(x, block.post_norm, block.eps)
+            x = x + linear(project_swiglu(normed, block.gate, block.up), block.down)
+        return x
+
+    return run
+
+
+def _attend(
+    x: Tensor, mixer: AttentionMixer, eps: float, cos: Tensor, sin: Tensor, start: int
+) -> Tensor:
+    """(B, T, D) -> (B, T, H * Dh); the keys and values go behind `start`."""
+    B, T, _ = x.shape
+    q, k, v = project(x, mixer.project)
+    q, gate = q.view(B, T, mixer.heads, -1).chunk(2, dim=-1)
+    k, v = (y.view(B, T, -1, q.shape[-1]) for y in (k, v))
+    q, k = qk_norm_rotary(q, k, mixer.q_norm, mixer.k_norm, eps, cos, sin)
+    store_rows(k, mixer.keys, start)
+    store_rows(v, mixer.values, start)
+    y = attention(q, until(mixer.keys, start + T), until(mixer.values, start + T))
+    return sigmoid_gate(y, gate).flatten(2)
+
+
+def until(rows: Rows, end: int) -> Rows:
+    """The first `end` rows of each head, without a copy."""
+    if isinstance(rows, Tensor):
+        return rows[:, :, :end]
+    return Int8Rows(rows.codes[:, :, :end], rows.scale[:, :, :end])

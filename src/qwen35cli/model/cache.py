@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qwen35cli.kernels import Kernels
 from qwen35cli.kernels.operands import DeltaLog, Int8Rows, Rows
+from qwen35cli.kernels.reference import until
 
 
 class LayerCache(Protocol):
@@ -89,7 +90,7 @@ class KVCache:
         self.advance(keys.shape[1])
         kernels.store_rows(keys, self.keys, start)
         kernels.store_rows(values, self.values, start)
-        return _until(self.keys, self.length), _until(self.values, self.length)
+        return until(self.keys, self.length), until(self.values, self.length)
 
     def advance(self, tokens: int) -> None:
         """Move on by `tokens`, whose keys and values are about to be written.
@@ -128,13 +129,6 @@ class KVCache:
 
     def nbytes(self) -> int:
         return _nbytes(self.keys) + _nbytes(self.values)
-
-
-def _until(rows: Rows, end: int) -> Rows:
-    """The first `end` rows of each head, without a copy."""
-    if isinstance(rows, Tensor):
-        return rows[:, :, :end]
-    return Int8Rows(rows.codes[:, :, :end], rows.scale[:, :, :end])
 
 
 def _nbytes(rows: Rows) -> int:

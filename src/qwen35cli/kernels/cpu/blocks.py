@@ -46,7 +46,7 @@ class BlockOps:
         )
 
     def stack(self, blocks: tuple[BlockWeights, ...]) -> Stack | None:
-        """See `reference.stack`. None too where an op of the model would go to the reference."""
+        """See `reference.stack`. None where an op of the model would go to the reference."""
         sizes = {Sizes.of(block) for block in blocks}
         delta = {size for size in sizes if size.state}
         attention = {size for size in sizes if size.cache}

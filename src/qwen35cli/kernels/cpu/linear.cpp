@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr long STREAMED_BYTES = 512 << 10;  // weights of a part that is read once
+constexpr long STREAMED_BYTES = 1024 << 10;  // weights of a part that is read once
 constexpr long CACHED_BYTES = 192 << 10;    // weights of a part that is read once per few tokens
 
 // R rows of W, `stride` rows apart, against T rows of x. The R * T sums stay in registers.

@@ -1,0 +1,99 @@
+"""All blocks in one call, against the reference; against op by op: tests/model/test_stack.py."""
+
+import pytest
+import torch
+
+from qwen35cli.kernels import reference
+from qwen35cli.kernels.operands import (
+    AttentionMixer,
+    BlockWeights,
+    DeltaLog,
+    DeltaMixer,
+    DeltaWeights,
+    Int8Rows,
+)
+from tests.kernels.twins import NATIVE, name
+
+D, INNER, ROOM = 64, 96, 40
+G, H, K, V, TAPS = 2, 4, 32, 48, 4
+HEADS, KV, DH, R = 4, 2, 32, 8
+C = 2 * G * K + H * V
+TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
+
+
+def random(*shape, scale=1.0):
+    return torch.randn(*shape) * scale
+
+
+def matrix(N, K):
+    return random(N, K, scale=K**-0.5).bfloat16()
+
+
+def room(dtype):
+    if dtype != torch.int8:
+        return torch.zeros(1, KV, ROOM, DH, dtype=dtype)
+    codes = torch.zeros(1, KV, ROOM, DH, dtype=dtype)
+    return Int8Rows(codes, torch.zeros(1, KV, ROOM, dtype=torch.bfloat16))
+
+
+def delta():
+    weights = DeltaWeights(
+        random(C, 1, TAPS).bfloat16(), random(H), random(H).bfloat16(), random(V), 1e-6
+    )
+    project = (matrix(C, D), matrix(H * V, D), matrix(H, D), matrix(H, D))
+    state, rows = random(1, H, K, V), random(1, TAPS - 1, C)
+    return DeltaMixer(project, weights, matrix(D, H * V), rows, state)
+
+
+def attention(dtype):
+    project = (matrix(2 * HEADS * DH, D), matrix(KV * DH, D), matrix(KV * DH, D))
+    norms = random(DH, scale=0.1).bfloat16(), random(DH, scale=0.1).bfloat16()
+    return AttentionMixer(project, *norms, HEADS, matrix(D, HEADS * DH), room(dtype), room(dtype))
+
+
+def blocks(dtype):
+    """The same at every call: memories are written to."""
+    torch.manual_seed(0)
+    return tuple(
+        BlockWeights(
+            random(D, scale=0.1).bfloat16(),
+            random(D, scale=0.1).bfloat16(),
+            1e-6,
+            mixer,
+            matrix(INNER, D),
+            matrix(INNER, D),
+            matrix(D, INNER),
+        )
+        for mixer in (delta(), attention(dtype), delta(), attention(dtype))
+    )
+
+
+def logs(T):
+    shapes = ((T, C), (T, G, K), (T, H, V), (T, H))
+    return [DeltaLog(*(torch.empty(1, *shape) for shape in shapes)) for _ in range(2)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("logged", [False, True])
+@pytest.mark.parametrize("native", NATIVE, ids=name)
+def test_stack_agrees_with_reference(native, logged, dtype, poisoned):
+    ours, theirs = blocks(dtype), blocks(dtype)
+    compiled, plain = native.blocks.stack(ours), reference.stack(theirs)
+    start = 0
+    for T in (1, 3, 8, 2, 1):
+        x, angles = random(1, T, D), random(1, T, R)
+        arguments = (x, angles.cos(), angles.sin(), start)
+        found, expected = (logs(T), logs(T)) if logged else (None, None)
+        kept = x.clone()
+        actual = compiled(*arguments, found)
+        wanted = plain(*arguments, expected)
+        torch.testing.assert_close(actual, wanted, **TOLERANCE)
+        assert torch.equal(x, kept)
+        for a, b in zip(found or (), expected or (), strict=True):
+            for part in ("inputs", "k", "d", "g"):
+                torch.testing.assert_close(getattr(a, part), getattr(b, part), **TOLERANCE)
+        start += T
+    for one, other in zip(ours, theirs, strict=True):
+        if isinstance(one.mixer, DeltaMixer):
+            torch.testing.assert_close(one.mixer.state, other.mixer.state, **TOLERANCE)
+            torch.testing.assert_close(one.mixer.rows, other.mixer.rows, **TOLERANCE)
