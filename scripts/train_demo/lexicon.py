@@ -126,9 +126,10 @@ def pseudo_word(rng: Random, syllables: int | None = None) -> str:
     )
 
 
-def glued_word(rng: Random, pieces: Sequence[str]) -> str:
-    """Tokens stuck together: whatever a word is made of has to be copied."""
-    return "".join(rng.choice(pieces) for _ in range(rng.choice((1, 2, 2, 3, 3, 4))))
+def glued_word(rng: Random, pieces: Sequence[str], most: int = 4) -> str:
+    """Up to `most` tokens stuck together: whatever a word is made of has to be copied."""
+    count = min(most, rng.choice((1, 2, 2, 3, 3, 4)))
+    return "".join(rng.choice(pieces) for _ in range(count))
 
 
 def code_word(rng: Random, held_out: bool = False, pieces: Sequence[str] = ()) -> str:
@@ -140,6 +141,9 @@ def code_word(rng: Random, held_out: bool = False, pieces: Sequence[str] = ()) -
     kind = rng.random()
     if pieces and rng.random() < 0.6:
         word = glued_word(rng, pieces)
+        if rng.random() < 0.5:  # many rare tokens to copy at once
+            more = (glued_word(rng, pieces, 2) for _ in range(rng.randint(1, 15)))
+            word = " ".join((word, *more))
     elif kind < 0.35:
         word = rng.choice(words)
     elif kind < 0.7:

@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--mix", default="faq=600,sum=900,picture=900,recall=1500",
+    parser.add_argument("--mix", default="faq=300,sum=500,picture=400,recall=3000",
                         help="tokens per batch of each task")  # fmt: skip
     parser.add_argument("--longest", type=int, default=30, help="sentences of filler in a recall")
     parser.add_argument("--muon-rate", type=float, default=0.01)
