@@ -21,7 +21,18 @@ from benchmarks.bandwidth import read_bandwidth
 from benchmarks.decode import cpu_name
 
 PROMPT = "Name the three longest rivers in the world."
-ASK = ("-m", "qwen35cli", "ask", PROMPT, "--no-think", "--stream-json", "--max-tokens", "2")
+ASK = (
+    "-m",
+    "qwen35cli",
+    "ask",
+    PROMPT,
+    "--no-think",
+    "--stream-json",
+    "--max-tokens",
+    "2",
+    "--device",
+    "cpu",
+)
 
 
 def main() -> None:

@@ -66,8 +66,11 @@ class BlockOps:
         if isinstance(mixer, AttentionMixer):
             codes = parts(mixer.keys)[0]
             return len(codes) == 1 and codes.dtype in SIZES
+        floats = (mixer.rows, mixer.state, mixer.weights.a_log, mixer.weights.norm)
+        if len(mixer.state) != 1 or not all(t.dtype == torch.float32 for t in floats):
+            return False
         fits = self.fits(_key_heads(mixer), *mixer.state.shape[1:])
-        return bool(len(mixer.state) == 1 and mixer.weights.conv.shape[2] == TAPS and fits)
+        return bool(mixer.weights.conv.shape[2] == TAPS and fits)
 
 
 @dataclass(frozen=True, slots=True)
