@@ -348,7 +348,7 @@ def _result(
         "benchmark": "decode",
         "checkpoint_bytes": checkpoint.nbytes,
         "bytes_per_token": fixed,
-        "format": str(checkpoint.raw_config.get("quantization_config", {}).get("format", "bf16")),
+        "format": checkpoint.format,
         "kv_dtype": options.kv_dtype,
         "machine": cpu_name(),
         "threads": options.threads,

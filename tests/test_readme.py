@@ -51,7 +51,8 @@ def test_every_make_target_and_file_named_exists():
     for target in re.findall(r"\$ make (\w+)", TEXT):
         assert f"\n{target}:" in makefile
     for module in re.findall(r"python -m ([\w.]+)", TEXT):
-        assert Path(module.replace(".", "/") + ".py").exists(), module
+        path = Path(module.replace(".", "/"))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
 def test_exit_codes_are_those_of_the_help():
