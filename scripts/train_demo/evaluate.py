@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 import torch
@@ -62,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--n", type=int, default=200, help="questions of each kind")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="n questions of each")
     parser.add_argument("--preset", help="sample with this preset instead of taking the likeliest")
     parser.add_argument("--wrong", action="store_true", help="show what went wrong")
     args = parser.parse_args()
@@ -70,7 +71,8 @@ def main() -> None:
     loaded = load(open_model(LoadOptions(model=args.model, device="cpu")), drafts=True)
     start, drafts = time.monotonic(), [Tally(), Tally()]
     figures: dict[str, Tally] = {}
-    for name, talks in questions(args.n, args.seed, loaded.opened.tokenizer):
+    asked = (questions(args.n, seed, loaded.opened.tokenizer) for seed in args.seed)
+    for name, talks in chain.from_iterable(asked):
         tally = figures.setdefault(name, Tally())
         for number, talk in enumerate(talks):
             sample = to_sample(talk, loaded.opened.tokenizer)
@@ -84,8 +86,8 @@ def main() -> None:
             tally.add(right)
             if args.wrong and not right:
                 wanted = said(talk, talk.turns[-1])
-                asked = talk.turns[-1].question[-60:]
-                sys.stderr.write(f"{name}: {asked!r}\n  {wanted!r}\n  {answer.text!r}\n")
+                question = talk.turns[-1].question[-60:]
+                sys.stderr.write(f"{name}: {question!r}\n  {wanted!r}\n  {answer.text!r}\n")
             if number < 40 and len(sample.ids) < 1_500:
                 count_drafts(loaded.runner.model, sample, answer, drafts)
     for name, tally in figures.items():
@@ -97,6 +99,7 @@ def main() -> None:
         f"draft {i}": {"share": round(t.share, 4), "n": t.asked} for i, t in enumerate(drafts, 1)
     }
     line |= {"seconds": round(time.monotonic() - start), "preset": args.preset or "greedy"}
+    line |= {"seeds": args.seed}
     sys.stdout.write(json.dumps(line) + "\n")
 
 
