@@ -69,6 +69,12 @@ class DeltaWeights:
     eps: float
 
 
+def key_heads(channels: int, state: Tensor) -> int:
+    """Of a DeltaNet layer with so many conv channels and a state of (B, H, K, V)."""
+    H, K, V = state.shape[1:]
+    return (channels - H * V) // (2 * K)
+
+
 @dataclass(frozen=True, slots=True)
 class DeltaLog:
     """What repeats T steps of a delta layer on another state: `S = exp(g) S + k d^T`. Float32."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from qwen35cli.kernels import Kernels
-from qwen35cli.kernels.operands import DeltaLog, Int8Rows, Rows
+from qwen35cli.kernels.operands import DeltaLog, Int8Rows, Rows, key_heads
 from qwen35cli.kernels.reference import until
 
 
@@ -201,7 +201,7 @@ class DeltaCache:
         new = self.state.new_empty
         if inputs is None:
             inputs = self.rows.new_empty(B, tokens, C)
-        G = (C - H * V) // (2 * K)
+        G = key_heads(C, self.state)
         log = DeltaLog(inputs, new(B, tokens, G, K), new(B, tokens, H, V), new(B, tokens, H))
         self._held.logs.append(log)
         return log

@@ -8,7 +8,7 @@ from torch import Tensor
 from qwen35cli.kernels import reference
 from qwen35cli.kernels.operands import Rows
 
-from .library import Foreign, Library
+from .library import Foreign, Library, alike
 
 SIZES = {torch.float32: 4, torch.bfloat16: 2, torch.int8: 1}  # bytes; what a cache may hold
 
@@ -53,8 +53,7 @@ class AttentionOps:
         q = q.contiguous()
         out = torch.empty_like(q)
         threads = torch.get_num_threads()
-        spans = self.spans_of(threads, B, T, KV, S)
-        scratch = torch.empty(self.scratch_of(threads, spans, B, T, H, Dh, KV))
+        spans, scratch = self.scratch(threads, B, T, H, Dh, KV, S)
         self.attention_of(
             self.fork_join,
             threads,
@@ -70,6 +69,13 @@ class AttentionOps:
             SIZES[stored.dtype],
         )
         return out
+
+    def scratch(
+        self, threads: int, B: int, T: int, H: int, Dh: int, KV: int, S: int
+    ) -> tuple[int, Tensor]:
+        """How many spans `attention` cuts S keys into, and the memory that it needs for them."""
+        spans = self.spans_of(threads, B, T, KV, S)
+        return spans, torch.empty(self.scratch_of(threads, spans, B, T, H, Dh, KV))
 
     def store_rows(self, x: Tensor, rows: Rows, start: int) -> None:
         """See `reference.store_rows`. The rows of a head follow one another."""
@@ -105,8 +111,7 @@ class AttentionOps:
         B, T, H, Dh = q.shape
         if q.dtype != torch.float32 or k.dtype != torch.float32 or q.stride(3) != 1:
             return reference.qk_norm_rotary(q, k, q_weight, k_weight, eps, cos, sin)
-        if not q_weight.dtype == k_weight.dtype == torch.bfloat16:
-            q_weight, k_weight = q_weight.float(), k_weight.float()
+        q_weight, k_weight = alike(q_weight, k_weight)
         q = _evenly_spaced(q)
         k, cos, sin = k.contiguous(), cos.contiguous(), sin.contiguous()
         q_out, k_out = torch.empty(B, T, H, Dh), torch.empty_like(k)

@@ -6,7 +6,7 @@ namespace {
 
 enum Mixer : long { DELTA, ATTENTION };
 
-// One block of the model. Matrices hold where their results go; all addresses stay the same from step to step.
+// One block of the model. Matrices hold where their results go; no address changes between steps.
 struct Layer {
     long mixer;
     const bf16 *norm, *post_norm;
@@ -48,7 +48,8 @@ struct Step {
     const Shape& shape;
     float* x;
     const float *cos, *sin;
-    float* scratch;  // for `attention`
+    long spans;  // of `attention`
+    float* scratch;
     long T, start;
     float eps;
 
@@ -87,8 +88,7 @@ struct Step {
         store_rows(fork_join, threads, b.in[2].y, a.values, a.value_scale, 1, T, s.KV, s.Dh,
                    s.KV * s.head_step, s.head_step, start, (int)s.size);
         attention(fork_join, threads, s.queries, a.keys, a.values, a.key_scale, a.value_scale, s.mixed, scratch,
-                  attention_spans(threads, 1, T, s.KV, S), 1, T, s.heads, s.Dh, s.KV, S, s.KV * s.head_step,
-                  s.head_step, (int)s.size);
+                  spans, 1, T, s.heads, s.Dh, s.KV, S, s.KV * s.head_step, s.head_step, (int)s.size);
         sigmoid_gate(fork_join, threads, s.mixed, gate, s.mixed, T, s.heads, s.Dh, head, token);
         add(b.out, s.mixed, s.heads * s.Dh);
     }
@@ -97,11 +97,11 @@ struct Step {
 }  // namespace
 
 // x [T, D] goes through `count` blocks, in place; `start` tokens are in their caches. cos, sin [T, R].
-// `logs`: one for each DELTA block, in their order, or null.
+// `spans` and `scratch`: see `attention`. `logs`: one for each DELTA block, in their order, or null.
 EXPORT void blocks(ForkJoin fork_join, int threads, const Layer* layers, long count, const Shape* shape,
-                   float* x, const float* cos, const float* sin, float* scratch, const Log* logs, long T,
-                   long start, float eps) {
-    Step step = {fork_join, threads, *shape, x, cos, sin, scratch, T, start, eps};
+                   float* x, const float* cos, const float* sin, long spans, float* scratch, const Log* logs,
+                   long T, long start, float eps) {
+    Step step = {fork_join, threads, *shape, x, cos, sin, spans, scratch, T, start, eps};
     for (long i = 0; i < count; i++) {
         const Layer& b = layers[i];
         step.norm(b.norm);

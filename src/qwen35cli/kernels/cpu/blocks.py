@@ -14,11 +14,12 @@ from qwen35cli.kernels.operands import (
     DeltaLog,
     DeltaMixer,
     Stack,
+    key_heads,
 )
 
-from .attention import SIZES, parts
-from .delta import TAPS
-from .library import Foreign, Library
+from .attention import SIZES, AttentionOps, parts
+from .delta import TAPS, DeltaOps
+from .library import Foreign, Library, alike
 from .linear import compiled, matrix
 
 DELTA, ATTENTION = range(2)  # as in blocks.cpp
@@ -30,31 +31,22 @@ class BlockOps:
 
     fork_join: int | None
     blocks_of: Foreign
-    spans_of: Foreign
-    scratch_of: Foreign
-    fits: Foreign
+    attention: AttentionOps
+    delta: DeltaOps
 
     @classmethod
-    def open(cls, library: Library) -> "BlockOps":
-        """The ops of one compiled variant."""
-        return cls(
-            library.fork_join,
-            blocks_of=library.function("blocks", "pi" + "plp" + "pppp" + "p" + "llf"),
-            spans_of=library.function("attention_spans", "illll", "l"),
-            scratch_of=library.function("attention_scratch", "illllll", "l"),
-            fits=library.function("delta_fits", "llll", "i"),
-        )
+    def open(cls, library: Library, attention: AttentionOps, delta: DeltaOps) -> "BlockOps":
+        """Of one compiled variant, whose other ops are given."""
+        function = library.function("blocks", "pi" + "plp" + "ppp" + "lpp" + "llf")
+        return cls(library.fork_join, function, attention, delta)
 
     def stack(self, blocks: tuple[BlockWeights, ...]) -> Stack | None:
         """See `reference.stack`. None where an op of the model would go to the reference."""
-        sizes = {Sizes.of(block) for block in blocks}
-        delta = {size for size in sizes if size.state}
-        attention = {size for size in sizes if size.cache}
-        if len(delta) > 1 or len(attention) > 1 or len({size.shared for size in sizes}) > 1:
+        kinds = {type(block.mixer) for block in blocks}
+        shared = {(block.eps, *block.gate.shape) for block in blocks}
+        if len({_sizes(block.mixer) for block in blocks}) > len(kinds) or len(shared) > 1:
             return None
-        if not all(self._knows(block) for block in blocks):
-            return None
-        return CompiledStack(self, blocks)
+        return CompiledStack(self, blocks) if all(map(self._knows, blocks)) else None
 
     def _knows(self, block: BlockWeights) -> bool:
         mixer = block.mixer
@@ -66,36 +58,20 @@ class BlockOps:
         if isinstance(mixer, AttentionMixer):
             codes = parts(mixer.keys)[0]
             return len(codes) == 1 and codes.dtype in SIZES
-        floats = (mixer.rows, mixer.state, mixer.weights.a_log, mixer.weights.norm)
-        if len(mixer.state) != 1 or not all(t.dtype == torch.float32 for t in floats):
+        weights, state = mixer.weights, mixer.state
+        floats = (mixer.rows, state, weights.a_log, weights.norm)
+        if len(state) != 1 or not all(t.dtype == torch.float32 for t in floats):
             return False
-        fits = self.fits(_key_heads(mixer), *mixer.state.shape[1:])
-        return bool(mixer.weights.conv.shape[2] == TAPS and fits)
+        fits = self.delta.fits(key_heads(mixer.rows.shape[2], state), *state.shape[1:])
+        return bool(weights.conv.shape[2] == TAPS and weights.eps == block.eps and fits)
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What all blocks of a kind have to agree in."""
-
-    shared: tuple[float, ...]
-    state: tuple[int, ...] = ()
-    cache: tuple[object, ...] = ()
-
-    @classmethod
-    def of(cls, block: BlockWeights) -> "Sizes":
-        mixer = block.mixer
-        shared = (block.eps, *block.gate.shape)
-        if isinstance(mixer, AttentionMixer):
-            codes = parts(mixer.keys)[0]
-            return cls(shared, cache=(mixer.heads, *codes.shape, *codes.stride(), codes.dtype))
-        if mixer.weights.eps != block.eps:
-            shared = (mixer.weights.eps, *shared)
-        return cls(shared, state=(*mixer.state.shape, *mixer.rows.shape))
-
-
-def _key_heads(mixer: DeltaMixer) -> int:
-    H, K, V = mixer.state.shape[1:]
-    return int(mixer.rows.shape[2] - H * V) // (2 * K)
+def _sizes(mixer: DeltaMixer | AttentionMixer) -> tuple[object, ...]:
+    """What all mixers of a kind have to agree in."""
+    if isinstance(mixer, DeltaMixer):
+        return *mixer.state.shape, *mixer.rows.shape
+    codes = parts(mixer.keys)[0]
+    return mixer.heads, *codes.shape, *codes.stride(), codes.dtype
 
 
 class CompiledStack:
@@ -111,7 +87,7 @@ class CompiledStack:
         inner, D = blocks[0].gate.shape
         G = H = K = V = heads = KV = Dh = step = size = 0
         if delta is not None:
-            G, (H, K, V) = _key_heads(delta), delta.state.shape[1:]
+            G, (H, K, V) = key_heads(delta.rows.shape[2], delta.state), delta.state.shape[1:]
         if attention is not None:
             codes = parts(attention.keys)[0]
             heads, KV, Dh = attention.heads, codes.shape[1], codes.shape[3]
@@ -138,10 +114,10 @@ class CompiledStack:
         cos, sin = cos.contiguous(), sin.contiguous()
         threads = torch.get_num_threads()
         heads, Dh, KV = self.attention_sizes
-        scratch = None
+        spans, scratch = 0, None
         if heads:
-            spans = self.ops.spans_of(threads, 1, T, KV, start + T)
-            scratch = torch.empty(self.ops.scratch_of(threads, spans, 1, T, heads, Dh, KV))
+            sizes = (1, T, heads, Dh, KV, start + T)
+            spans, scratch = self.ops.attention.scratch(threads, *sizes)
         self.ops.blocks_of(
             self.ops.fork_join,
             threads,
@@ -151,6 +127,7 @@ class CompiledStack:
             x.data_ptr(),
             cos.data_ptr(),
             sin.data_ptr(),
+            spans,
             None if scratch is None else scratch.data_ptr(),
             None if logs is None else _longs(_pointers(logs)),
             *(T, start),
@@ -164,12 +141,11 @@ class CompiledStack:
         self.held.append(room)
         return room.data_ptr()
 
-    def _alike(self, *tensors: Tensor) -> tuple[int, ...]:
-        """Addresses of weights that the C++ side takes as bf16 or all as float32, and which."""
-        half = all(tensor.dtype == torch.bfloat16 for tensor in tensors)
-        kept = [(tensor if half else tensor.float()).contiguous() for tensor in tensors]
+    def _alike(self, *weights: Tensor) -> tuple[int, ...]:
+        """Addresses of small weights, and whether they are bf16."""
+        kept = alike(*weights)
         self.held += kept
-        return (*(tensor.data_ptr() for tensor in kept), int(half))
+        return (*(weight.data_ptr() for weight in kept), int(kept[0].dtype == torch.bfloat16))
 
     def _block(self, block: BlockWeights) -> tuple[int, ...]:
         """The fields of `Layer` in blocks.cpp."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from qwen35cli.kernels import reference
-from qwen35cli.kernels.operands import DeltaLog, DeltaWeights
+from qwen35cli.kernels.operands import DeltaLog, DeltaWeights, key_heads
 
-from .library import Foreign, Library
+from .library import Foreign, Library, alike
 
 TAPS = 4  # width of the convolution that is compiled
 
@@ -43,15 +43,14 @@ class DeltaOps:
         """See `reference.delta_mix`. Token by token, whatever T: the state stays in the cache."""
         B, T, C = qkv.shape
         H, K, V = state.shape[1:]
-        G = (C - H * V) // (2 * K)
+        G = key_heads(C, state)
         conv, dt_bias, a_log, norm = weights.conv, weights.dt_bias, weights.a_log, weights.norm
         if qkv.dtype != torch.float32 or conv.shape[2] != TAPS or not self.fits(G, H, K, V):
             return reference.delta_mix(qkv, z, a, b, weights, rows, state, log)
         assert state.is_contiguous() and rows.is_contiguous()
         assert state.dtype == rows.dtype == a_log.dtype == norm.dtype == torch.float32
-        if not conv.dtype == dt_bias.dtype == torch.bfloat16:
-            conv, dt_bias = conv.float(), dt_bias.float()
-        qkv, z, a, b, conv = (tensor.contiguous() for tensor in (qkv, z, a, b, conv))
+        conv, dt_bias = alike(conv, dt_bias)
+        qkv, z, a, b = (tensor.contiguous() for tensor in (qkv, z, a, b))
         y = torch.empty(B, T, H * V)
         self.mix_of(
             self.fork_join,

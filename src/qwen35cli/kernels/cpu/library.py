@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 Foreign = Callable[..., Any]  # a C function
 KINDS: Final = {
@@ -28,6 +29,12 @@ def torch_fork_join() -> int | None:
             function = getattr(ctypes.CDLL(str(path)), "GOMP_parallel", None)
             return ctypes.cast(function, ctypes.c_void_p).value if function else None
     return None
+
+
+def alike(*weights: Tensor) -> tuple[Tensor, ...]:
+    """Small weights as the C++ side takes them: all in bf16 where they are, or else in float32."""
+    half = all(weight.dtype == torch.bfloat16 for weight in weights)
+    return tuple((weight if half else weight.float()).contiguous() for weight in weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,15 +65,16 @@ class Native:
     def open(cls, variant: str, path: Path) -> Self:
         """The kernels in the shared library at `path`."""
         library = Library.open(path)
+        attention, delta = AttentionOps.open(library), DeltaOps.open(library)
         return cls(
             variant=variant,
             fork_join=library.fork_join,
             matrices=LinearOps.open(library),
             norms=NormOps.open(library),
-            attention=AttentionOps.open(library),
-            delta=DeltaOps.open(library),
+            attention=attention,
+            delta=delta,
             quantize=QuantizeOps.open(library),
-            blocks=BlockOps.open(library),
+            blocks=BlockOps.open(library, attention, delta),
         )
 
     @property

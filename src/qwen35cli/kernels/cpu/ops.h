@@ -22,8 +22,6 @@ EXPORT void qk_norm_rotary(ForkJoin fork_join, int threads, const float* q, cons
 EXPORT void store_rows(ForkJoin fork_join, int threads, const float* x, void* to, bf16* scale, long B, long T,
                        long KV, long Dh, long batch_step, long head_step, long start, int size);
 
-EXPORT long attention_spans(int threads, long B, long T, long KV, long S);
-
 EXPORT void attention(ForkJoin fork_join, int threads, const float* q, const void* keys, const void* values,
                       const bf16* key_scale, const bf16* value_scale, float* out, float* scratch, long spans,
                       long B, long T, long H, long Dh, long KV, long S, long batch_step, long head_step,
