@@ -183,31 +183,30 @@ def _deepen(runner: Runner, depth: int) -> None:
             layer.length = depth
 
 
+@torch.inference_mode()
 def _verified(runner: Runner, counts: list[int]) -> dict[str, float]:
-    """Seconds of a step of several tokens, over those of a step of one beside it."""
-    model, cache = runner.model, runner.cache
+    """Seconds of a step of several tokens, over those of a step of one beside it.
 
-    def step(count: int) -> None:
-        cache.hold()
-        length = cache.length
-        positions = torch.arange(length, length + count).expand(3, 1, -1)
-        x = model.embed(torch.arange(100, 100 + count)[None])
-        model.logits(model.language_model(x, positions, cache))
+    Both keep what a rollback needs, and the time for that counts.
+    """
+    model, cache = runner.model, runner.cache
 
     def timed(count: int) -> float:
         length, start = cache.length, time.perf_counter()
-        step(count)
+        cache.hold()
+        positions = torch.arange(length, length + count).expand(3, 1, -1)
+        x = model.embed(torch.arange(100, 100 + count)[None])
+        model.logits(model.language_model(x, positions, cache))
         seconds = time.perf_counter() - start
         cache.rollback(length)
         return seconds
 
     figures = {}
-    with torch.inference_mode():
-        for count in counts:
-            pairs = [(timed(1), timed(count)) for _ in range(IN_TURN)][1:]
-            ratio = statistics.median(several / one for one, several in pairs)
-            figures[f"verify_{count}_ratio"] = ratio
-        cache.release()
+    for count in counts:
+        pairs = [(timed(1), timed(count)) for _ in range(IN_TURN)][1:]
+        ratio = statistics.median(several / one for one, several in pairs)
+        figures[f"verify_{count}_ratio"] = ratio
+    cache.release()
     return figures
 
 

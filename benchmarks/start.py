@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -72,11 +73,17 @@ def main() -> None:
 def first_token(command: tuple[str, ...]) -> dict[str, float]:
     """One process: seconds to its first line, and what it says of them itself."""
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
+    ):
         assert process.stdout is not None
         lines = [process.stdout.readline()]
         seconds = time.perf_counter() - start
         lines += process.stdout.readlines()
+        if process.wait():
+            said.seek(0)
+            sys.exit(said.read())
     timings = json.loads(lines[-1])["timings"]
     load, prefill = timings["load_s"], timings["first_token_s"]
     return {
