@@ -6,6 +6,9 @@
 // A block takes its keys from four places of the span, far apart: four streams of addresses, which the
 // hardware prefetcher follows, as in linear.cpp.
 //
+// Of a few tokens each gets the same bits as if it had come alone: how its keys are cut up follows from
+// their number, rounded down to whole blocks, and tokens whose numbers differ go separately.
+//
 // Rows of bf16 are widened without a shuffle: the even elements by a shift, the odd ones by a mask.
 // Queries and sums are kept in that order (`arrange`).
 #include <math.h>
@@ -69,9 +72,9 @@ struct Task {
     const float* q;  // [B, T, H, Dh]
     float *out, *scratch;
     long B, T, H, Dh, KV, S, batch_step, head_step;  // steps of keys and values; rows are contiguous
-    long spans, tile;                                // tokens that go together
+    long spans, tile, cut;                           // tokens that go together, and those of the first tile
 
-    long tiles() const { return (T + tile - 1) / tile; }
+    long tiles() const { return 1 + (T - cut + tile - 1) / tile; }
     long groups() const { return B * KV * tiles(); }
     // Per part: queries and sums [M, Dh], scores [M, KEYS], best and total [M].
     long scratch_floats() const { return H / KV * tile * (2 * Dh + KEYS + 2); }
@@ -84,12 +87,14 @@ struct Group {
 
     Group(const Task& task, long index) {
         b = index / task.tiles() / task.KV, head = index / task.tiles() % task.KV;
-        first = index % task.tiles() * task.tile;
-        tokens = task.T - first < task.tile ? task.T - first : task.tile;
+        const long i = index % task.tiles(), left = i ? task.T - task.cut - (i - 1) * task.tile : task.cut;
+        first = i ? task.T - left : 0;
+        tokens = left < task.tile ? left : task.tile;
         M = task.H / task.KV * tokens;
         past = task.S - task.T + first;
     }
     long keys() const { return past + tokens; }
+    long whole() const { return (past + 1) / KEYS * KEYS; }  // keys of all spans; the last takes the rest too
     long seen(long m) const { return past + m % tokens + 1; }  // keys that query m sees
     long row(const Task& task, long m) const {  // of q and out
         return (b * task.T + first + m % tokens) * task.H + head * (task.H / task.KV) + m / tokens;
@@ -243,11 +248,18 @@ void run_block(long Dh, const Group& group, const Block& block, Rows<Cached> key
     }
 }
 
+// How many of at most `most` spans so many keys are cut into.
+long spans_of(long most, long keys) {
+    long wanted = (keys + 255) / 256;
+    return wanted < 1 ? 1 : wanted < most ? wanted : most;
+}
+
 template <class Cached>
 void run_span(const Task& task, Rows<Cached> keys, Rows<Cached> values, long index, long part, float* q) {
     const Group group(task, index);
-    const long Dh = task.Dh, M = group.M, span = (group.keys() + task.spans - 1) / task.spans;
-    long start = part * span, stop = start + span < group.keys() ? start + span : group.keys();
+    const long Dh = task.Dh, M = group.M, whole = group.whole(), spans = spans_of(task.spans, whole);
+    const long span = (whole + spans - 1) / spans, end = part == spans - 1 ? group.keys() : 0;
+    long start = part * span, stop = start + span < whole ? start + span : whole;
     long at = group.b * task.batch_step + group.head * task.head_step;
     keys.codes += at, values.codes += at;
     if (keys.scale) keys.scale += at / Dh, values.scale += at / Dh;
@@ -259,7 +271,7 @@ void run_span(const Task& task, Rows<Cached> keys, Rows<Cached> values, long ind
         for (long d = 0; d < Dh; d++) q[m * Dh + place<Cached>(d, Dh)] = from[d] * scale, sums[m * Dh + d] = 0.0f;
         best[m] = -INFINITY, total[m] = 0.0f;
     }
-    if (start >= stop) return;  // rounding up left the last spans without keys
+    if (part >= spans) return;  // another group has more keys
 
     auto run = [&](const Block& block) {
         run_block(Dh, group, block, keys, values, q, sums, scores, best, total);
@@ -271,6 +283,7 @@ void run_span(const Task& task, Rows<Cached> keys, Rows<Cached> values, long ind
     }
     long left = start + stride * STREAMS;
     if (left < stop) run({left, 0, stop - left});
+    for (long i = whole; i < end; i += KEYS) run({i, 0, end - i < KEYS ? end - i : KEYS});
 }
 
 // Joins the spans of one group.
@@ -387,14 +400,13 @@ void norm_rotary(ForkJoin fork_join, int threads, const float* q, const float* k
 
 // How many spans S keys are cut into, and the floats of scratch that `attention` needs with them.
 EXPORT long attention_spans(int threads, long B, long T, long KV, long S) {
-    if (T > TILE) return 1;
-    long wanted = (8 * threads + B * KV - 1) / (B * KV), most = (S + 255) / 256;
-    return wanted < most ? wanted : most;
+    return T > TILE ? 1 : spans_of((8 * threads + B * KV - 1) / (B * KV), S / KEYS * KEYS);
 }
 
 EXPORT long attention_scratch(int threads, long spans, long B, long T, long H, long Dh, long KV) {
     Task task = {};
     task.B = B, task.T = T, task.H = H, task.Dh = Dh, task.KV = KV, task.tile = T < TILE ? T : TILE;
+    task.cut = T > TILE ? TILE : 1;  // as many tiles as there can be
     return (spans == 1 ? parts_of(threads, task.groups()) : task.groups() * spans) * task.scratch_floats();
 }
 
@@ -405,7 +417,9 @@ EXPORT void attention(ForkJoin fork_join, int threads, const float* q, const voi
                       const bf16* key_scale, const bf16* value_scale, float* out, float* scratch, long spans,
                       long B, long T, long H, long Dh, long KV, long S, long batch_step, long head_step,
                       int size) {
-    Task task = {q, out, scratch, B, T, H, Dh, KV, S, batch_step, head_step, spans, T < TILE ? T : TILE};
+    long tile = T < TILE ? T : TILE, same = KEYS - (S - T + 1) % KEYS;  // tokens until another block is whole
+    Task task = {q, out, scratch, B, T, H, Dh, KV, S, batch_step, head_step, spans, tile,
+                 T > TILE || T < same ? tile : same};
     auto run = [&](auto* codes) {
         using Cached = decltype(codes);
         attend(fork_join, threads, task, Rows<std::remove_const_t<std::remove_pointer_t<Cached>>>{codes, key_scale},
