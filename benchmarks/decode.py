@@ -187,18 +187,18 @@ def _deepen(runner: Runner, depth: int) -> None:
 def _verified(runner: Runner, counts: list[int]) -> dict[str, float]:
     """Seconds of a step of several tokens, over those of a step of one beside it.
 
-    Both keep what a rollback needs, and the time for that counts.
+    Both may be taken back, but for one token, which the next step then carries out.
     """
-    model, cache = runner.model, runner.cache
+    model = runner.model
+    cache = model.make_cache(IN_TURN * 2 * len(counts) + max(counts), drafts=True)
 
     def timed(count: int) -> float:
         length, start = cache.length, time.perf_counter()
-        cache.hold()
         positions = torch.arange(length, length + count).expand(3, 1, -1)
         x = model.embed(torch.arange(100, 100 + count)[None])
         model.logits(model.language_model(x, positions, cache))
         seconds = time.perf_counter() - start
-        cache.rollback(length)
+        cache.rollback(length + 1)
         return seconds
 
     figures = {}
@@ -206,7 +206,6 @@ def _verified(runner: Runner, counts: list[int]) -> dict[str, float]:
         pairs = [(timed(1), timed(count)) for _ in range(IN_TURN)][1:]
         ratio = statistics.median(several / one for one, several in pairs)
         figures[f"verify_{count}_ratio"] = ratio
-    cache.release()
     return figures
 
 

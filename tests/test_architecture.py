@@ -9,7 +9,8 @@ import torch
 from qwen35cli.kernels import BACKENDS, Kernels
 
 TESTS = Path(__file__).parent
-OPS = [field.name for field in fields(Kernels) if field.name not in ("backend", "description")]
+FACTS = ("backend", "description", "steps_alike")
+OPS = [field.name for field in fields(Kernels) if field.name not in FACTS]
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "reference"])

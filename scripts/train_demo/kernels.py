@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwen35cli.kernels import Kernels, reference, select
-from qwen35cli.kernels.operands import DeltaLog, DeltaWeights
+from qwen35cli.kernels.operands import DeltaWeights, Replay
 
 CHUNK = 32  # tokens per chunk of the delta rule
 
@@ -49,7 +49,7 @@ def delta_mix(
     weights: DeltaWeights,
     rows: Tensor,
     state: Tensor,
-    log: DeltaLog | None = None,
+    replay: Replay | None = None,
 ) -> Tensor:
     """A DeltaNet layer over whole sequences; see the reference. `rows` and `state` stay empty."""
     H, K, V = state.shape[1:]

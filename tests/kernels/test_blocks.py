@@ -5,12 +5,14 @@ import torch
 
 from qwen35cli.kernels import reference
 from qwen35cli.kernels.operands import (
+    FEW,
     AttentionMixer,
     BlockWeights,
     DeltaLog,
     DeltaMixer,
     DeltaWeights,
     Int8Rows,
+    Replay,
 )
 from tests.kernels.twins import NATIVE, name
 
@@ -68,8 +70,8 @@ def blocks(dtype):
     )
 
 
-def logs(T):
-    shapes = ((T, C), (T, G, K), (T, H, V), (T, H))
+def logs():
+    shapes = ((FEW, C), (FEW, G, K), (FEW, H, V), (FEW, H))
     return [DeltaLog(*(torch.empty(1, *shape) for shape in shapes)) for _ in range(2)]
 
 
@@ -79,20 +81,30 @@ def logs(T):
 def test_stack_agrees_with_reference(native, logged, dtype, poisoned):
     ours, theirs = blocks(dtype), blocks(dtype)
     compiled, plain = native.blocks.stack(ours), reference.stack(theirs)
-    start = 0
+    start, kept = 0, 0
+    past, wanted_past = logs(), logs()
     for T in (1, 3, 8, 2, 1):
         x, angles = random(1, T, D), random(1, T, R)
         arguments = (x, angles.cos(), angles.sin(), start)
-        found, expected = (logs(T), logs(T)) if logged else (None, None)
-        kept = x.clone()
-        actual = compiled(*arguments, found)
-        wanted = plain(*arguments, expected)
+        found, expected = logs(), logs()
+        before = x.clone()
+        if logged:
+            replays = [Replay(*parts) for parts in zip(past, (kept, kept), found, strict=True)]
+            twins = [
+                Replay(*parts) for parts in zip(wanted_past, (kept, kept), expected, strict=True)
+            ]
+            actual, wanted = compiled(*arguments, replays), plain(*arguments, twins)
+        else:
+            actual, wanted = compiled(*arguments, None), plain(*arguments, None)
         torch.testing.assert_close(actual, wanted, **TOLERANCE)
-        assert torch.equal(x, kept)
-        for a, b in zip(found or (), expected or (), strict=True):
-            for part in ("inputs", "k", "d", "g"):
-                torch.testing.assert_close(getattr(a, part), getattr(b, part), **TOLERANCE)
-        start += T
+        assert torch.equal(x, before)
+        if logged:
+            for a, b in zip(found, expected, strict=True):
+                for part in ("inputs", "k", "d", "g"):
+                    one, other = getattr(a, part)[:, :T], getattr(b, part)[:, :T]
+                    torch.testing.assert_close(one, other, **TOLERANCE)
+        past, wanted_past, kept = found, expected, (T + 1) // 2
+        start += kept if logged else T
     for one, other in zip(ours, theirs, strict=True):
         if isinstance(one.mixer, DeltaMixer):
             torch.testing.assert_close(one.mixer.state, other.mixer.state, **TOLERANCE)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qwen35cli.kernels import reference
-from qwen35cli.kernels.operands import DeltaLog, DeltaWeights
+from qwen35cli.kernels.operands import FEW, DeltaLog, DeltaWeights, Replay
 from tests.kernels.twins import NATIVE, name
 
 SHAPES = [  # B, G, H, K, V
@@ -36,11 +36,9 @@ def memory(B, G, H, K, V):
     return torch.randn(B, 3, 2 * G * K + H * V), torch.randn(B, H, K, V)
 
 
-def empty_log(B, T, G, H, K, V):
-    C = 2 * G * K + H * V
-    return DeltaLog(
-        torch.empty(B, T, C), torch.empty(B, T, G, K), torch.empty(B, T, H, V), torch.empty(B, T, H)
-    )
+def empty_log(B, G, H, K, V):
+    shapes = (2 * G * K + H * V,), (G, K), (H, V), (H,)
+    return DeltaLog(*(torch.empty(B, FEW, *shape) for shape in shapes))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -59,28 +57,55 @@ def test_delta_mix_agrees_with_reference(native, B, G, H, K, V, T, dtype, poison
     assert torch.equal(actual_rows, rows)
 
 
-@pytest.mark.parametrize("T", [1, 2, 5, 9, 40])
 @pytest.mark.parametrize(("B", "G", "H", "K", "V"), SHAPES)
 @pytest.mark.parametrize("native", NATIVE, ids=name)
-def test_delta_mix_logs_what_repeats_it(native, B, G, H, K, V, T, poisoned):
+def test_delta_mix_replays_what_it_logged(native, B, G, H, K, V, poisoned):
+    """Rounds of drafts, some of which stay: logs, outputs and memories equal the reference's."""
     torch.manual_seed(0)
-    weights, arguments = weights_of(G, H, K, V), list(inputs(B, T, G, H, K, V))
-    rows, before = memory(B, G, H, K, V)
-    logs, states = [], []
-    for mix in (reference.delta_mix, native.delta.delta_mix):
-        log, state = empty_log(B, T, G, H, K, V), before.clone()
-        mix(*arguments, weights, rows.clone(), state, log)
-        logs.append(log)
-        states.append(state)
-    for field in ("k", "d", "g"):
-        expected, actual = (getattr(log, field) for log in logs)
+    weights, (rows, state) = weights_of(G, H, K, V), memory(B, G, H, K, V)
+    actual_rows, actual_state = rows.clone(), state.clone()
+    past, actual_past = (empty_log(B, G, H, K, V) for _ in range(2))
+    kept = 0
+    for T, stay in ((1, 1), (4, 2), (8, 8), (2, 0), (5, 1), (3, 3), (12, 0)):
+        arguments = list(inputs(B, T, G, H, K, V))
+        log, actual_log = (empty_log(B, G, H, K, V) if T <= FEW else None for _ in range(2))
+        before, rows_before = actual_state.clone(), actual_rows.clone()
+        expected = reference.delta_mix(*arguments, weights, rows, state, Replay(past, kept, log))
+        actual = native.delta.delta_mix(
+            *arguments, weights, actual_rows, actual_state, Replay(actual_past, kept, actual_log)
+        )
         torch.testing.assert_close(actual, expected, **TOLERANCE)
-    state = before.clone()
-    for t in range(T):
-        k = logs[1].k[:, t].repeat_interleave(H // G, dim=1)
-        state = torch.exp(logs[1].g[:, t])[..., None, None] * state
-        state += k[..., None] * logs[1].d[:, t, :, None]
-    torch.testing.assert_close(state, states[1], **TOLERANCE)
+        torch.testing.assert_close(actual_state, state, **TOLERANCE)
+        torch.testing.assert_close(actual_rows, rows, **TOLERANCE)
+        if log is None:
+            break
+        for field in ("inputs", "k", "d", "g"):
+            one, other = (getattr(each, field)[:, :T] for each in (actual_log, log))
+            torch.testing.assert_close(one, other, **TOLERANCE)
+        if not kept:  # the drafts themselves have touched nothing
+            assert torch.equal(actual_state, before)
+            assert torch.equal(actual_rows, rows_before)
+        past, actual_past, kept = log, actual_log, stay
+
+
+@pytest.mark.parametrize(("B", "G", "H", "K", "V"), SHAPES)
+@pytest.mark.parametrize("native", NATIVE, ids=name)
+def test_steps_with_a_log_have_the_bits_of_steps_without(native, B, G, H, K, V, poisoned):
+    torch.manual_seed(0)
+    weights, (rows, state) = weights_of(G, H, K, V), memory(B, G, H, K, V)
+    logged_rows, logged_state = rows.clone(), state.clone()
+    past, kept = empty_log(B, G, H, K, V), 0
+    for T in (1, 4, 1, 8, 20):
+        arguments = list(inputs(B, T, G, H, K, V))
+        log = empty_log(B, G, H, K, V) if T <= FEW else None
+        expected = native.delta.delta_mix(*arguments, weights, rows, state)
+        actual = native.delta.delta_mix(
+            *arguments, weights, logged_rows, logged_state, Replay(past, kept, log)
+        )
+        assert torch.equal(actual, expected)
+        past, kept = log, T
+    assert torch.equal(logged_rows, rows)
+    assert torch.equal(logged_state, state)
 
 
 @pytest.mark.parametrize("native", NATIVE, ids=name)
@@ -119,11 +144,11 @@ def test_reference_by_chunks_equals_reference_by_steps():
     weights, arguments = weights_of(*shape[1:]), list(inputs(2, T, *shape[1:]))
     rows, state = memory(*shape)
     step_rows, step_state = rows.clone(), state.clone()
-    expected = reference.delta_mix(
-        *arguments, weights, step_rows, step_state, empty_log(2, T, *shape[1:])
-    )
-    torch.testing.assert_close(
-        reference.delta_mix(*arguments, weights, rows, state), expected, **TOLERANCE
-    )
+    steps = [
+        reference.delta_mix(*(x[:, t : t + 1] for x in arguments), weights, step_rows, step_state)
+        for t in range(T)
+    ]
+    actual = reference.delta_mix(*arguments, weights, rows, state)
+    torch.testing.assert_close(actual, torch.cat(steps, dim=1), **TOLERANCE)
     torch.testing.assert_close(state, step_state, **TOLERANCE)
     assert torch.equal(rows, step_rows)

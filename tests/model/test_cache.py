@@ -31,7 +31,7 @@ def one_by_one(model, cache, ids):
 
 @pytest.fixture
 def cache(model):
-    cache = model.make_cache(200, torch.float32)
+    cache = model.make_cache(200, torch.float32, drafts=True)
     forward(model, cache, tokens(37))
     return cache
 
@@ -43,9 +43,12 @@ def twin(model):
 
 
 def same_memory(a, b):
+    """Carries out what is left to do in both."""
     assert a.length == b.length
     for x, y in zip(a.layers, b.layers, strict=True):
         if hasattr(x, "state"):
+            x.absorb()
+            y.absorb()
             assert torch.equal(x.state, y.state)
             assert torch.equal(x.rows, y.rows)
         else:
@@ -54,47 +57,69 @@ def same_memory(a, b):
             assert torch.equal(x.values[:, :, :n], y.values[:, :, :n])
 
 
-@pytest.mark.parametrize("drafted", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("at_once", [True, False])
-def test_rollback_of_drafts_equals_never_having_drafted(model, cache, drafted, at_once):
+@pytest.mark.parametrize("drafted", [1, 2, 3, 4, 7, 8])
+def test_rollback_of_drafts_equals_never_having_drafted(model, drafted):
     drafts, after = tokens(drafted, seed=1), tokens(5, seed=2)
     for kept in range(drafted, -1, -1):
-        never = twin(model)
+        never, cache = twin(model), model.make_cache(200, torch.float32, drafts=True)
+        forward(model, cache, tokens(37))
         one_by_one(model, never, drafts[:, :kept])
-        cache.hold()
-        (forward if at_once else one_by_one)(model, cache, drafts)
+        forward(model, cache, drafts)
         assert cache.length == 37 + drafted
         cache.rollback(37 + kept)
-        if not at_once:
-            same_memory(cache, never)
+        assert cache.length == 37 + kept
         expected, actual = one_by_one(model, never, after), one_by_one(model, cache, after)
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
-        cache.rollback(37)
-        same_memory(cache, twin(model))
 
 
-def test_rollback_twice_and_going_on_while_held(model, cache):
+def test_steps_that_stay_leave_what_plain_steps_leave(model, cache):
     never = twin(model)
-    one_by_one(model, never, tokens(2, seed=1))
-    one_by_one(model, never, tokens(3, seed=3))
-    cache.hold()
-    one_by_one(model, cache, tokens(6, seed=1))
-    cache.rollback(37 + 4)
-    cache.rollback(37 + 2)
-    one_by_one(model, cache, tokens(3, seed=3))
+    for ids in (tokens(1), tokens(1, seed=1), tokens(60, seed=2), tokens(1, seed=3)):
+        expected = forward(model, never, ids)
+        assert torch.equal(forward(model, cache, ids), expected)
     same_memory(cache, never)
 
 
-def test_rollback_past_what_was_kept_is_refused(model, cache):
+def test_rollback_twice_and_going_on(model, cache):
+    never = twin(model)
+    one_by_one(model, never, tokens(2, seed=1))
+    one_by_one(model, never, tokens(3, seed=3))
+    forward(model, cache, torch.cat([tokens(2, seed=1), tokens(4, seed=5)], dim=1))
+    cache.rollback(37 + 4)
+    cache.rollback(37 + 2)
+    one_by_one(model, cache, tokens(3, seed=3))
+    cache.rollback(cache.length)
+    expected, actual = (one_by_one(model, c, tokens(1)) for c in (never, cache))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rollback_past_the_last_step_is_refused(model, cache):
     with pytest.raises(ValueError, match="cannot roll 37 tokens back to 36"):
         cache.layers[0].rollback(36)
-    cache.hold()
     one_by_one(model, cache, tokens(2))
-    with pytest.raises(ValueError, match="kept: 37 to 39"):
-        cache.layers[0].rollback(36)
-    cache.release()
-    with pytest.raises(ValueError, match="nothing before it"):
-        cache.layers[0].rollback(38)
+    with pytest.raises(ValueError, match="cannot roll 39 tokens back to 37; kept: from 38"):
+        cache.layers[0].rollback(37)
+    cache.rollback(38)
+    forward(model, cache, tokens(9))
+    with pytest.raises(ValueError, match="kept: from 47"):
+        cache.layers[0].rollback(46)
+    plain = twin(model)
+    forward(model, plain, tokens(2))
+    with pytest.raises(ValueError, match="kept: from 39"):
+        plain.layers[0].rollback(38)
+
+
+def test_a_snapshot_holds_what_stays_of_the_last_step(model, cache):
+    never = twin(model)
+    one_by_one(model, never, tokens(2, seed=1))
+    forward(model, cache, torch.cat([tokens(2, seed=1), tokens(3, seed=5)], dim=1))
+    cache.rollback(39)
+    saved = cache.snapshot()
+    forward(model, cache, tokens(4, seed=6))
+    cache.restore(saved)
+    assert cache.length == 39
+    expected, actual = (one_by_one(model, c, tokens(3)) for c in (never, cache))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_restore_equals_never_having_left(model, cache):
@@ -158,14 +183,13 @@ def test_keys_in_8_bits_take_half_and_lose_little():
 
 def test_keys_in_8_bits_go_back_as_others_do(model):
     def made():
-        cache = model.make_cache(200, torch.int8)
+        cache = model.make_cache(200, torch.int8, drafts=True)
         forward(model, cache, tokens(37))
         return cache
 
     cache, never = made(), made()
     saved = cache.snapshot()
-    cache.hold()
-    one_by_one(model, cache, tokens(4, seed=1))
+    forward(model, cache, tokens(4, seed=1))
     cache.rollback(37)
     expected = one_by_one(model, never, tokens(3, seed=2))
     assert torch.equal(one_by_one(model, cache, tokens(3, seed=2)), expected)
@@ -180,9 +204,8 @@ def test_compiled_kernels_remember_what_the_reference_does(kind):
     outputs = []
     for backend in ("reference", "cpu"):
         model = tiny_model(kernels=select(torch.device("cpu"), backend))
-        cache = model.make_cache(200, kind)
+        cache = model.make_cache(200, kind, drafts=True)
         parts = [forward(model, cache, tokens(n, seed=n)) for n in (37, 1, 8, 9)]
-        cache.hold()
         forward(model, cache, tokens(6, seed=1))
         cache.rollback(37 + 18 + 2)
         parts.append(one_by_one(model, cache, tokens(3, seed=2)))
@@ -204,6 +227,8 @@ def test_bytes_are_counted_alike_on_meta():
         meta = model.make_cache(300, drafts=True)
     kv = 2 * 2 * 300 * 32 * 2  # keys and values, heads, tokens, width, bfloat16
     state = 4 * 32 * 48 * 4
-    rows = 3 * (2 * 2 * 32 + 4 * 48)
-    assert real.nbytes() == 3 * kv + 6 * (state + 4 * rows)
-    assert meta.nbytes() == 3 * kv + 6 * (state + 2 * rows)
+    channels = 2 * 2 * 32 + 4 * 48
+    rows = 3 + 2 * 8  # of inputs: the last ones, and those of two logs
+    logs = 2 * 8 * 4 * (2 * 32 + 4 * 48 + 4)  # keys, corrections and decays
+    assert real.nbytes() == 3 * kv + 6 * (state + logs + 4 * rows * channels)
+    assert meta.nbytes() == 3 * kv + 6 * (state + logs + 2 * rows * channels)

@@ -91,10 +91,11 @@ def same(one, two):
 @pytest.mark.parametrize("kv_dtype", [torch.bfloat16, torch.int8, torch.float32])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("drafts", [False, True])
 @pytest.mark.parametrize("native", NATIVE, ids=name)
-def test_stack_equals_blocks(native, quantized, config, kv_dtype, poisoned):
+def test_stack_equals_blocks(native, drafts, quantized, config, kv_dtype, poisoned):
     model, plain = twins(native, quantized, **config)
-    one, two = (m.make_cache(64, kv_dtype) for m in (model, plain))
+    one, two = (m.make_cache(64, kv_dtype, drafts=drafts) for m in (model, plain))
     for seed, count in enumerate((11, 1, 2, 8, 1, 3, 9, 1)):
         ids = tokens(count, seed)
         assert torch.equal(forward(model, one, ids), forward(plain, two, ids))
@@ -103,22 +104,31 @@ def test_stack_equals_blocks(native, quantized, config, kv_dtype, poisoned):
     assert list(plain.language_model._stacks.values()) == [None]
 
 
+@pytest.mark.parametrize("kv_dtype", [torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("read", [11, 150])
 @pytest.mark.parametrize("native", NATIVE, ids=name)
-def test_rollback_goes_back_over_what_a_stack_wrote(native, poisoned):
-    model, plain = twins(native)
-    one, two = (m.make_cache(64) for m in (model, plain))
-    for m, cache in ((model, one), (plain, two)):
-        forward(m, cache, tokens(11, 0))
-        cache.hold()
-        forward(m, cache, tokens(4, 1))
-        forward(m, cache, tokens(2, 2))
-    for length in (16, 13, 11):
-        one.rollback(length)
-        two.rollback(length)
-        same(one, two)
-        assert torch.equal(forward(model, one, tokens(1, 3)), forward(plain, two, tokens(1, 3)))
-        one.rollback(length)
-        two.rollback(length)
+def test_tokens_read_at_once_get_the_bits_of_tokens_read_alone(
+    native, read, quantized, kv_dtype, poisoned
+):
+    """What `Kernels.steps_alike` promises, and speculation rests on; with rollbacks in between."""
+    assert compiled(native).steps_alike
+    for model in twins(native, quantized):
+        plain, ahead = model.make_cache(240, kv_dtype), model.make_cache(240, kv_dtype, drafts=True)
+        for cache in (plain, ahead):
+            forward(model, cache, tokens(read, 0))
+        for count, kept in ((2, 2), (5, 3), (8, 1), (1, 1), (4, 0), (3, 2), (8, 8), (6, 5), (1, 1)):
+            ids, length = tokens(count, seed=count + kept), plain.length
+            hidden = forward(model, ahead, ids)
+            ahead.rollback(length + kept)
+            for t in range(kept):
+                step = forward(model, plain, ids[:, t : t + 1])
+                assert torch.equal(step, hidden[:, t : t + 1])
+                assert torch.equal(model.logits(step), model.logits(hidden)[:, t : t + 1])
+        for layer in ahead.layers:
+            if hasattr(layer, "absorb"):
+                layer.absorb()
+        same(plain, ahead)
 
 
 @pytest.mark.parametrize("native", NATIVE[:1], ids=name)

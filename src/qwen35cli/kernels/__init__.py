@@ -14,7 +14,7 @@ from torch import Tensor
 from qwen35cli.errors import UsageError
 
 from . import reference
-from .operands import BlockWeights, DeltaLog, DeltaWeights, Rows, Stack, Weight
+from .operands import BlockWeights, DeltaWeights, Replay, Rows, Stack, Weight
 
 if TYPE_CHECKING:
     from .cpu import Native
@@ -28,6 +28,7 @@ class Kernels:
 
     backend: Backend
     description: str  # what runs, for `-v`
+    steps_alike: bool  # up to `FEW` tokens read at once get the bits that each would get alone
     linear: Callable[[Tensor, Weight, Tensor | None], Tensor]
     project: Callable[[Tensor, tuple[Weight, ...]], tuple[Tensor, ...]]
     project_swiglu: Callable[[Tensor, Weight, Weight], Tensor]
@@ -50,7 +51,7 @@ class Kernels:
     sigmoid_gate: Callable[[Tensor, Tensor], Tensor]
     segment_attention: Callable[[Tensor, Tensor, Tensor, tuple[int, ...]], Tensor]
     delta_mix: Callable[
-        [Tensor, Tensor, Tensor, Tensor, DeltaWeights, Tensor, Tensor, DeltaLog | None], Tensor
+        [Tensor, Tensor, Tensor, Tensor, DeltaWeights, Tensor, Tensor, Replay | None], Tensor
     ]
     stack: Callable[[tuple[BlockWeights, ...]], Stack | None]
 
@@ -59,6 +60,7 @@ def _reference() -> Kernels:
     return Kernels(
         backend="reference",
         description="plain torch",
+        steps_alike=False,
         linear=reference.linear,
         project=reference.project,
         project_swiglu=reference.project_swiglu,
@@ -107,6 +109,7 @@ def compiled(native: "Native") -> Kernels:
         _reference(),
         backend="cpu",
         description=native.description,
+        steps_alike=True,
         linear=native.matrices.linear,
         project=native.matrices.project,
         project_swiglu=native.matrices.project_swiglu,

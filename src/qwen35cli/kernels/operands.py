@@ -77,12 +77,22 @@ def key_heads(channels: int, state: Tensor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DeltaLog:
-    """What repeats T steps of a delta layer on another state: `S = exp(g) S + k d^T`. Float32."""
+    """What up to `FEW` tokens do to a delta layer's memory: `S = exp(g) S + k d^T`. Float32."""
 
-    inputs: Tensor  # (B, T, C) rows that entered the convolution
-    k: Tensor  # (B, T, G, K) keys
-    d: Tensor  # (B, T, H, V) corrections
-    g: Tensor  # (B, T, H) logarithms of the decay
+    inputs: Tensor  # (B, FEW, C) rows that enter the convolution, in the dtype of the layer's rows
+    k: Tensor  # (B, FEW, G, K) keys
+    d: Tensor  # (B, FEW, H, V) corrections
+    g: Tensor  # (B, FEW, H) logarithms of the decay
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How a delta layer takes tokens that may be taken back: it carries out what stays of the last
+    ones first, and of the new ones it only leaves a log. Source: ReplaySSM."""
+
+    past: DeltaLog
+    kept: int  # tokens of `past` that stay
+    log: DeltaLog | None  # for the new tokens; None: too many, they are carried out
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +136,7 @@ class Stack(Protocol):
     """All blocks of a model with their memories, compiled into one call."""
 
     def __call__(
-        self, x: Tensor, cos: Tensor, sin: Tensor, start: int, logs: Sequence[DeltaLog] | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, start: int, replays: Sequence[Replay] | None
     ) -> Tensor:
         """What the blocks, one after the other, make of a few tokens.
 
@@ -134,7 +144,7 @@ class Stack(Protocol):
             x: (1, T, D), T at most `FEW`.
             cos, sin: (1, T, R).
             start: tokens that the memories hold; what is written goes behind them.
-            logs: to be filled in, one for each DeltaNet layer, where a rollback may ask for them.
+            replays: of each DeltaNet layer, where the tokens may be taken back.
 
         Returns:
             (1, T, D).

@@ -21,6 +21,7 @@ from .operands import (
     Int4,
     Int8,
     Int8Rows,
+    Replay,
     Rows,
     Stack,
     Weight,
@@ -464,7 +465,7 @@ def delta_step(
 
     Returns:
         (B, H, V) float32 outputs, and (B, H, V) float32 corrections d: the step was
-        `state = exp(g) * state + k d^T`, which `DeltaCache.rollback` can repeat.
+        `state = exp(g) * state + k d^T`, which `absorb` can repeat.
 
     Source: Gated Delta Networks, arXiv:2412.06464.
     """
@@ -546,7 +547,7 @@ def delta_mix(
     weights: DeltaWeights,
     rows: Tensor,
     state: Tensor,
-    log: DeltaLog | None = None,
+    replay: Replay | None = None,
 ) -> Tensor:
     """Everything in a DeltaNet layer between its projections, over T tokens.
 
@@ -559,7 +560,8 @@ def delta_mix(
         a, b: (B, T, H) the two scalar projections of each value head.
         rows: (B, W - 1, C) the inputs before these, oldest first; updated in place.
         state: (B, H, K, V) float32, contiguous; updated in place.
-        log: filled with what the T steps did to the state, for who may want to go back.
+        replay: what is carried out on `rows` and `state` before; with a log in it, the T tokens are
+            written there and carried out by a later call, or not at all.
 
     Returns:
         (B, T, H * V) in the dtype of `qkv`.
@@ -567,6 +569,10 @@ def delta_mix(
     B, T, C = qkv.shape
     H, K, V = state.shape[1:]
     keys = (C - H * V) // 2
+    log = None
+    if replay is not None:
+        absorb(replay.past, replay.kept, rows, state)
+        log = replay.log
     mixed, last = causal_conv(qkv, weights.conv, rows)
     q, k, v = mixed[..., :keys], mixed[..., keys : 2 * keys], mixed[..., 2 * keys :]
     q = l2_norm(q.reshape(B, T, -1, K)) * K**-0.5  # (B, T, G, K)
@@ -578,17 +584,36 @@ def delta_mix(
         y, after = delta_chunk(q, k, v, g, beta, state.clone())
         state.copy_(after)
     else:
+        moving = state if log is None else state.clone()
         steps = [
-            delta_step(q[:, t], k[:, t], v[:, t], g[:, t], beta[:, t], state) for t in range(T)
+            delta_step(q[:, t], k[:, t], v[:, t], g[:, t], beta[:, t], moving) for t in range(T)
         ]
         y = torch.stack([y for y, _ in steps], dim=1)
         if log is not None:
-            log.k.copy_(k)
-            log.d.copy_(torch.stack([d for _, d in steps], dim=1))
-            log.g.copy_(g)
-    rows.copy_(last)
+            d = torch.stack([d for _, d in steps], dim=1)
+            for part, value in zip((log.inputs, log.k, log.d, log.g), (qkv, k, d, g), strict=True):
+                part[:, :T] = value
+    if log is None:
+        rows.copy_(last)
     y = gated_rms_norm(y.to(qkv.dtype), z.reshape(B, T, H, V), weights.norm, weights.eps)
     return y.flatten(2)
+
+
+def absorb(log: DeltaLog, tokens: int, rows: Tensor, state: Tensor) -> None:
+    """Carry out the first `tokens` of a log: the order and precision are those of `delta_step`.
+
+    Args:
+        rows: (B, W - 1, C), updated in place.
+        state: (B, H, K, V) float32, updated in place.
+    """
+    if not tokens:
+        return
+    rows.copy_(torch.cat([rows, log.inputs[:, :tokens]], dim=1)[:, tokens:])
+    share = log.d.shape[2] // log.k.shape[2]
+    for t in range(tokens):
+        keys = log.k[:, t].repeat_interleave(share, dim=1)  # (B, H, K)
+        state.mul_(torch.exp(log.g[:, t])[..., None, None])
+        state.add_(keys[..., None] * log.d[:, t, :, None])
 
 
 # ---------------------------------------------------------------------------- all blocks at once
@@ -606,17 +631,15 @@ def stack(blocks: tuple[BlockWeights, ...]) -> Stack:
     """
 
     def run(
-        x: Tensor, cos: Tensor, sin: Tensor, start: int, logs: Sequence[DeltaLog] | None
+        x: Tensor, cos: Tensor, sin: Tensor, start: int, replays: Sequence[Replay] | None
     ) -> Tensor:
-        left = iter(logs or ())
+        left = iter(replays or ())
         for block in blocks:
             normed, mixer = rms_norm(x, block.norm, block.eps), block.mixer
             if isinstance(mixer, DeltaMixer):
                 qkv, z, a, b = project(normed, mixer.project)
-                log = next(left, None)
-                if log is not None:
-                    log.inputs.copy_(qkv)
-                y = delta_mix(qkv, z, a, b, mixer.weights, mixer.rows, mixer.state, log)
+                memory = mixer.rows, mixer.state, next(left, None)
+                y = delta_mix(qkv, z, a, b, mixer.weights, *memory)
             else:
                 y = _attend(normed, mixer, block.eps, cos, sin, start)
             x = x + linear(y, mixer.out)

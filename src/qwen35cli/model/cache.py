@@ -3,22 +3,23 @@
 Dtype policy: the delta state is always float32; convolution rows have the dtype of the activations;
 keys and values have the dtype the cache was made with (bfloat16 unless chosen otherwise).
 
-Two ways back: `rollback` is the short one (drafts of one round), `snapshot` and `restore` the long
-one (an earlier turn). A key/value cache goes back by forgetting a count. A delta state cannot be
-cut: it returns to a copy, and from there repeats the updates that are to stay.
+Two ways back: `rollback` is the short one (within the last few tokens), `snapshot` and `restore`
+the long one (an earlier turn). A key/value cache goes back by forgetting a count. A delta state
+cannot be cut: it stays behind by the last step, whose updates stand in a log, and the next step
+carries out those that are to stay.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from qwen35cli.kernels import Kernels
-from qwen35cli.kernels.operands import DeltaLog, Int8Rows, Rows, key_heads
-from qwen35cli.kernels.reference import until
+from qwen35cli.kernels.operands import FEW, DeltaLog, Int8Rows, Replay, Rows, key_heads
+from qwen35cli.kernels.reference import absorb, until
 
 
 class LayerCache(Protocol):
@@ -26,16 +27,8 @@ class LayerCache(Protocol):
 
     length: int
 
-    def hold(self) -> None:
-        """From here on keep what `rollback` needs; ends an earlier hold."""
-        ...
-
-    def release(self) -> None:
-        """Stop keeping it; `rollback` may then only go nowhere (delta) or anywhere (keys)."""
-        ...
-
     def rollback(self, length: int) -> None:
-        """Forget every token past `length`. Raises ValueError where that state was not kept."""
+        """Forget every token past `length`. Raises ValueError where that cannot be had back."""
         ...
 
     def snapshot(self) -> Any:
@@ -103,12 +96,6 @@ class KVCache:
             raise ValueError(f"{end} tokens in a cache of {self.capacity}")
         self.length = end
 
-    def hold(self) -> None:
-        """Nothing to keep: forgetting is moving an integer."""
-
-    def release(self) -> None:
-        """Nothing was kept."""
-
     def rollback(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot roll {self.length} tokens back to {length}")
@@ -147,21 +134,11 @@ class SavedDelta:
         return self.state.nbytes + self.rows.nbytes
 
 
-@dataclass(slots=True)
-class _Held:
-    """The state as `hold` found it, and what every call since did to it."""
-
-    length: int
-    state: Tensor
-    rows: Tensor
-    logs: list[DeltaLog] = field(default_factory=list)
-
-
 class DeltaCache:
     """The memory of one Gated DeltaNet layer; its size does not depend on the length.
 
     state: (B, H, K, V) float32. rows: (B, W - 1, C), the last inputs of the convolution before the
-    SiLU, oldest first.
+    SiLU, oldest first. With `drafts`, both leave out what stands in the log of the last step.
     """
 
     def __init__(
@@ -173,62 +150,63 @@ class DeltaCache:
         rows: int,
         channels: int,
         dtype: torch.dtype,
+        *,
+        drafts: bool = False,
     ) -> None:
         self.length = 0
         self.state = torch.zeros(batch, heads, key_width, value_width)
         self.rows = torch.zeros(batch, rows, channels, dtype=dtype)
-        self._held: _Held | None = None
+        G = key_heads(channels, self.state)
 
-    @property
-    def holding(self) -> bool:
-        return self._held is not None
+        def log() -> DeltaLog:
+            return DeltaLog(
+                torch.empty(batch, FEW, channels, dtype=dtype),
+                torch.empty(batch, FEW, G, key_width),
+                torch.empty(batch, FEW, heads, value_width),
+                torch.empty(batch, FEW, heads),
+            )
 
-    def advance(self, tokens: int, inputs: Tensor | None = None) -> DeltaLog | None:
-        """Move on by `tokens`, which are about to enter state and rows.
+        # The one is read while the other is written.
+        self._logs: Final = (log(), log()) if drafts else None
+        self._last = 0  # the log of the last step
+        self._kept = 0  # tokens of it that stay
 
-        Args:
-            inputs: what enters the convolution, (B, tokens, C); where it is not known yet, the log
-                has room for it.
-
-        Returns:
-            What is to be filled in, where a `rollback` may ask for it.
-        """
+    def advance(self, tokens: int) -> Replay | None:
+        """Move on by `tokens`, which are about to enter the memory; says how."""
         self.length += tokens
-        if self._held is None:
+        if self._logs is None:
             return None
-        B, H, K, V = self.state.shape
-        C = self.rows.shape[2]
-        new = self.state.new_empty
-        if inputs is None:
-            inputs = self.rows.new_empty(B, tokens, C)
-        G = key_heads(C, self.state)
-        log = DeltaLog(inputs, new(B, tokens, G, K), new(B, tokens, H, V), new(B, tokens, H))
-        self._held.logs.append(log)
-        return log
-
-    def hold(self) -> None:
-        self._held = _Held(self.length, self.state.clone(), self.rows.clone())
-
-    def release(self) -> None:
-        self._held = None
+        past, kept = self._logs[self._last], self._kept
+        self._last = 1 - self._last
+        self._kept = tokens if tokens <= FEW else 0
+        return Replay(past, kept, self._logs[self._last] if tokens <= FEW else None)
 
     def rollback(self, length: int) -> None:
+        """Forget every token past `length`: of the last step, if it had at most `FEW`."""
+        first = self.length - self._kept
         if length == self.length:
             return
-        held = self._held
-        if held is None or not held.length <= length <= self.length:
-            kept = "nothing before it" if held is None else f"{held.length} to {self.length}"
-            raise ValueError(f"cannot roll {self.length} tokens back to {length}; kept: {kept}")
-        stay = length - held.length
-        held.logs = _first(held.logs, stay)
-        inputs = torch.cat([held.rows, *(log.inputs for log in held.logs)], dim=1)
-        self.rows.copy_(inputs[:, stay:])
-        self.state.copy_(held.state)
-        for log in held.logs:
-            _repeat(log, self.state)
+        if not first <= length < self.length:
+            raise ValueError(
+                f"cannot roll {self.length} tokens back to {length}; kept: from {first}"
+            )
+        self._kept = length - first
         self.length = length
 
+    def absorb(self) -> None:
+        """Carry out what stays of the last step; `rollback` then goes nowhere."""
+        if self._logs is not None:
+            absorb(self._logs[self._last], self._kept, self.rows, self.state)
+        self._kept = 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept = self.length = 0
+        self.state.zero_()
+        self.rows.zero_()
+
     def snapshot(self) -> SavedDelta:
+        self.absorb()
         host = torch.device("cpu")
         return SavedDelta(
             self.length,
@@ -237,33 +215,14 @@ class DeltaCache:
         )
 
     def restore(self, saved: SavedDelta) -> None:
-        self._held = None
+        self._kept = 0
         self.state.copy_(saved.state)
         self.rows.copy_(saved.rows)
         self.length = saved.length
 
     def nbytes(self) -> int:
-        return self.state.nbytes + self.rows.nbytes
-
-
-def _first(logs: Sequence[DeltaLog], tokens: int) -> list[DeltaLog]:
-    """What the first `tokens` of all did."""
-    kept = []
-    for log in logs:
-        if tokens > 0:
-            parts = (log.inputs, log.k, log.d, log.g)
-            kept.append(DeltaLog(*(part[:, :tokens] for part in parts)))
-        tokens -= log.g.shape[1]
-    return kept
-
-
-def _repeat(log: DeltaLog, state: Tensor) -> None:
-    """Do to `state` what the delta rule did, in the same order and precision."""
-    share = log.d.shape[2] // log.k.shape[2]
-    keys = log.k.repeat_interleave(share, dim=2)  # (B, T, H, K)
-    for t in range(log.g.shape[1]):
-        state.mul_(torch.exp(log.g[:, t])[..., None, None])
-        state.add_(keys[:, t, :, :, None] * log.d[:, t, :, None])
+        logs = [part for log in self._logs or () for part in (log.inputs, log.k, log.d, log.g)]
+        return sum(tensor.nbytes for tensor in (self.state, self.rows, *logs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,11 +254,11 @@ class Cache:
     def length(self) -> int:
         return self.layers[0].length
 
-    def advance(self, tokens: int) -> list[DeltaLog] | None:
+    def advance(self, tokens: int) -> list[Replay] | None:
         """Move all layers on by `tokens` that are about to be written.
 
         Returns:
-            What is to be filled in for the delta layers, where a `rollback` may ask for it.
+            How the delta layers take them, where they may be taken back.
 
         Raises:
             ValueError: there is no room for them; nothing has moved.
@@ -307,16 +266,8 @@ class Cache:
         for layer in self.layers:
             if isinstance(layer, KVCache):
                 layer.advance(tokens)
-        logs = [layer.advance(tokens) for layer in self.layers if isinstance(layer, DeltaCache)]
-        return [log for log in logs if log is not None] or None
-
-    def hold(self) -> None:
-        for layer in self.layers:
-            layer.hold()
-
-    def release(self) -> None:
-        for layer in self.layers:
-            layer.release()
+        steps = [layer.advance(tokens) for layer in self.layers if isinstance(layer, DeltaCache)]
+        return [step for step in steps if step is not None] or None
 
     def rollback(self, length: int) -> None:
         """Forget every token past `length` in all layers; the MTP keys are cut to it as well."""
@@ -331,10 +282,7 @@ class Cache:
             if isinstance(layer, KVCache):
                 layer.rollback(0)
             else:
-                layer.release()
-                layer.state.zero_()
-                layer.rows.zero_()
-                layer.length = 0
+                layer.clear()
         if self.mtp is not None:
             self.mtp.rollback(0)
         self.position_delta = 0

@@ -45,7 +45,8 @@ class DeltaNet(nn.Module):
         self.norm = GatedRMSNorm(self.value_width, config.rms_norm_eps)
         self.out_proj = Linear(inner, D, kernels, dtype)
 
-    def make_cache(self, batch: int, dtype: torch.dtype) -> DeltaCache:
+    def make_cache(self, batch: int, dtype: torch.dtype, *, drafts: bool = False) -> DeltaCache:
+        """`dtype` is that of the activations; `drafts`: see `DeltaCache`."""
         return DeltaCache(
             batch,
             self.heads,
@@ -54,6 +55,7 @@ class DeltaNet(nn.Module):
             self.conv_rows,
             self.channels,
             dtype,
+            drafts=drafts,
         )
 
     @property
@@ -85,6 +87,6 @@ class DeltaNet(nn.Module):
             with x.device:
                 cache = self.make_cache(len(x), x.dtype)
         qkv, z, a, b = self.kernels.project(x, self.projections)
-        log = cache.advance(qkv.shape[1], qkv)
-        y = self.kernels.delta_mix(qkv, z, a, b, self.weights, cache.rows, cache.state, log)
+        replay = cache.advance(qkv.shape[1])
+        y = self.kernels.delta_mix(qkv, z, a, b, self.weights, cache.rows, cache.state, replay)
         return self.out_proj(y)

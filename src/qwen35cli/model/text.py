@@ -94,8 +94,8 @@ class TextModel(nn.Module):
         cos, sin = self.rotary(positions)
         if cache is not None and x.shape[1] <= FEW and (stack := self._stack(cache)) is not None:
             start = cache.length
-            logs = cache.advance(x.shape[1])
-            return self.norm(stack(x, cos, sin, start, logs))
+            replays = cache.advance(x.shape[1])
+            return self.norm(stack(x, cos, sin, start, replays))
         memories = cache.layers if cache is not None else [None] * len(self.layers)
         for layer, memory in zip(self.layers, memories, strict=True):
             x = layer(x, cos, sin, memory)

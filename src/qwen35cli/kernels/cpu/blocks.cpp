@@ -37,11 +37,6 @@ struct Shape {
     float *normed, *mixed, *queries, *keys;
 };
 
-// What a delta layer writes down for a rollback; null without one.
-struct Log {
-    float *inputs, *k, *d, *g;
-};
-
 struct Step {
     ForkJoin fork_join;
     int threads;
@@ -50,7 +45,7 @@ struct Step {
     const float *cos, *sin;
     long spans;  // of `attention`
     float* scratch;
-    long T, start;
+    long T, start, kept;
     float eps;
 
     void norm(const bf16* weight) const {
@@ -63,15 +58,14 @@ struct Step {
         for (long i = 0; i < T * shape.D; i++) x[i] += m.y[i];
     }
 
-    void delta(const Layer& b, const Log* log) const {
+    void delta(const Layer& b, const Log* past, const Log* log) const {
         const Shape& s = shape;
         Matrix in[4] = {b.in[0], b.in[1], b.in[2], b.in[3]};
         if (log) in[0].y = log->inputs;
         project(fork_join, threads, in, 4, s.normed, T, s.D, 0);
         delta_mix(fork_join, threads, in[0].y, in[1].y, in[2].y, in[3].y, b.delta.conv, b.delta.dt_bias,
-                  b.delta.a_log, b.delta.norm, b.delta.rows, b.delta.state, s.mixed, log ? log->k : nullptr,
-                  log ? log->d : nullptr, log ? log->g : nullptr, 1, T, s.G, s.H, s.K, s.V, eps,
-                  (int)b.delta.half);
+                  b.delta.a_log, b.delta.norm, b.delta.rows, b.delta.state, s.mixed, past, log, kept, T, 1, T, s.G,
+                  s.H, s.K, s.V, eps, (int)b.delta.half);
         add(b.out, s.mixed, s.H * s.V);
     }
 
@@ -97,18 +91,19 @@ struct Step {
 }  // namespace
 
 // x [T, D] goes through `count` blocks, in place; `start` tokens are in their caches. cos, sin [T, R].
-// `spans` and `scratch`: see `attention`. `logs`: one for each DELTA block, in their order, or null.
+// `spans` and `scratch`: see `attention`. `past`, `kept` and `logs`: see `delta_mix`; one log for each
+// DELTA block, in their order, or null.
 EXPORT void blocks(ForkJoin fork_join, int threads, const Layer* layers, long count, const Shape* shape,
-                   float* x, const float* cos, const float* sin, long spans, float* scratch, const Log* logs,
-                   long T, long start, float eps) {
-    Step step = {fork_join, threads, *shape, x, cos, sin, spans, scratch, T, start, eps};
+                   float* x, const float* cos, const float* sin, long spans, float* scratch, const Log* past,
+                   const Log* logs, long kept, long T, long start, float eps) {
+    Step step = {fork_join, threads, *shape, x, cos, sin, spans, scratch, T, start, kept, eps};
     for (long i = 0; i < count; i++) {
         const Layer& b = layers[i];
         step.norm(b.norm);
         if (b.mixer == ATTENTION)
             step.attend(b);
         else
-            step.delta(b, logs ? logs++ : nullptr);
+            step.delta(b, past ? past++ : nullptr, logs ? logs++ : nullptr);
         step.norm(b.post_norm);
         Matrix both[2] = {b.gate, b.up};
         project(fork_join, threads, both, 2, shape->normed, T, shape->D, 1);

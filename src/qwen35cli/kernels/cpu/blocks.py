@@ -1,7 +1,6 @@
 """All blocks of a model in one compiled call, for the few tokens of a decode step."""
 
-import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,15 +10,15 @@ from qwen35cli.kernels.operands import (
     FEW,
     AttentionMixer,
     BlockWeights,
-    DeltaLog,
     DeltaMixer,
+    Replay,
     Stack,
     key_heads,
 )
 
 from .attention import SIZES, AttentionOps, parts
-from .delta import TAPS, DeltaOps
-from .library import Foreign, Library, alike
+from .delta import TAPS, DeltaOps, replayed
+from .library import Foreign, Library, alike, longs
 from .linear import compiled, matrix
 
 DELTA, ATTENTION = range(2)  # as in blocks.cpp
@@ -37,7 +36,7 @@ class BlockOps:
     @classmethod
     def open(cls, library: Library, attention: AttentionOps, delta: DeltaOps) -> "BlockOps":
         """Of one compiled variant, whose other ops are given."""
-        function = library.function("blocks", "pi" + "plp" + "ppp" + "lpp" + "llf")
+        function = library.function("blocks", "pi" + "plp" + "ppp" + "lp" + "pp" + "lllf")
         return cls(library.fork_join, function, attention, delta)
 
     def stack(self, blocks: tuple[BlockWeights, ...]) -> Stack | None:
@@ -99,13 +98,13 @@ class CompiledStack:
         self.projected = [self._room(width) for width in widest]
         self.out, self.inner = self._room(D), self._room(inner)
         room = [self._room(n) for n in (D, max(H * V, heads * Dh), heads * Dh, KV * Dh)]
-        self.layers = _longs(field for block in blocks for field in self._block(block))
+        self.layers = longs([field for block in blocks for field in self._block(block)])
         self.count = len(blocks)
         self.sizes = (D, inner, G, H, K, V, heads, KV, Dh)
         self.rest = (step, size, *room)
 
     def __call__(
-        self, x: Tensor, cos: Tensor, sin: Tensor, start: int, logs: Sequence[DeltaLog] | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, start: int, replays: Sequence[Replay] | None
     ) -> Tensor:
         """See `Stack`."""
         B, T, _ = x.shape
@@ -123,13 +122,13 @@ class CompiledStack:
             threads,
             self.layers,
             self.count,
-            _longs((*self.sizes, cos.shape[-1], *self.rest)),
+            longs((*self.sizes, cos.shape[-1], *self.rest)),
             x.data_ptr(),
             cos.data_ptr(),
             sin.data_ptr(),
             spans,
             None if scratch is None else scratch.data_ptr(),
-            None if logs is None else _longs(_pointers(logs)),
+            *(replayed(replays) if replays else (None, None, 0)),
             *(T, start),
             self.eps,
         )
@@ -181,15 +180,3 @@ class CompiledStack:
         assert keys.stride() == values.stride() and keys.stride()[2:] == (keys.shape[3], 1)
         cached = (keys.data_ptr(), values.data_ptr(), key_scale or 0, value_scale or 0)
         return q_norm, k_norm, *cached, half
-
-
-def _pointers(logs: Sequence[DeltaLog]) -> list[int]:
-    """The fields of `Log` in blocks.cpp, for each."""
-    tensors = [tensor for log in logs for tensor in (log.inputs, log.k, log.d, log.g)]
-    assert all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
-    return [tensor.data_ptr() for tensor in tensors]
-
-
-def _longs(fields: Iterable[int]) -> "ctypes.Array[ctypes.c_long]":
-    values = list(fields)
-    return (ctypes.c_long * len(values))(*values)

@@ -6,6 +6,9 @@
 // itself and stays in the first-level cache. Writing the state for one token also gathers what the
 // next token recalls: each token costs one pass over the tile, and one token alone reads the state
 // from memory once.
+//
+// A step that may be taken back is not carried out: it leaves a log, and the next step begins with what
+// is to stay of it. So the state is still read and written once, however many tokens go back.
 #include <math.h>
 
 #include "ops.h"
@@ -16,6 +19,7 @@ namespace {
 constexpr long TAPS = 4;            // width of the convolution
 constexpr long SCRATCH = 24 << 10;  // floats on the stack of a part
 constexpr long BLOCK = 32;          // tokens of a block
+constexpr long LOGGED = 8;          // tokens of a log, at most
 constexpr long TALLEST = 256;       // rows of a state
 constexpr long TILE = TALLEST * 4 * W;
 
@@ -24,7 +28,8 @@ struct Layer {
     const void *conv, *dt_bias;         // [C, TAPS], [H]; both bf16 or both float32
     const float *a_log, *norm;          // [H], [V]
     float *rows, *state, *y;            // [B, TAPS - 1, C], [B, H, K, V], [B, T, H, V]
-    float *log_k, *log_d, *log_g;       // [B, T, G, K], [B, T, H, V], [B, T, H]; or null
+    Log past, log;                      // carried out first, up to `kept` tokens; written instead, or null
+    long kept, room;                    // room: tokens of a log
     long B, T, G, H, K, V;
     float eps;
 
@@ -35,14 +40,24 @@ struct Layer {
 
 struct Head {  // one value head over a block of tokens; `_step` is the distance between two tokens
     const float *q, *k, *v, *decay, *beta;
-    float *state, *out, *corrections;  // corrections: or null
+    float *state, *out, *corrections;  // corrections: or null, and then the state moves on
     long T, K, V, step, out_step;
+    const float *past_k, *past_d, *past_decay;  // of `kept` tokens, `past_step` and `out_step` apart
+    long kept, past_step;
 };
 
 INLINE float load_as(const float* p, float) { return *p; }
 INLINE Vec load_as(const float* p, Vec) { return load(p); }
 INLINE void store_as(float* p, float v) { *p = v; }
 INLINE void store_as(float* p, Vec v) { store(p, v); }
+INLINE float splat_as(float x, float) { return x; }
+INLINE Vec splat_as(float x, Vec) { return splat(x); }
+
+// What a token does to a number of the state: the same bits wherever it is done.
+template <class Lane>
+INLINE Lane updated(Lane s, float decay, float key, Lane correction) {
+    return fused(s, splat_as(decay, Lane{}), splat_as(key, Lane{}) * correction);
+}
 
 // C lanes (vectors or single floats) of columns, starting at `column`. Rows of the state lie a power of
 // two apart and would push each other out of the cache: between tokens the tile is kept elsewhere.
@@ -57,6 +72,10 @@ void columns(const Head& h, long column) {
     for (long i = 0; i < K; i++)
         for (int c = 0; c < C; c++) {
             Lane s = load_as(state + i * V + c * width, Lane{});
+            for (long j = 0; j < h.kept; j++)
+                s = updated(s, h.past_decay[j], h.past_k[j * h.past_step + i],
+                            load_as(h.past_d + j * h.out_step + column + c * width, Lane{}));
+            if (h.kept) store_as(state + i * V + c * width, s);
             recalled[c] += h.k[i] * s;
             store_as(tile + (i * C + c) * width, s);
         }
@@ -74,7 +93,7 @@ void columns(const Head& h, long column) {
             for (long i = 0; i < K; i++)
                 for (int c = 0; c < C; c++) {
                     float* at = tile + (i * C + c) * width;
-                    Lane s = load_as(at, Lane{}) * decay + k[i] * correction[c];
+                    Lane s = updated(load_as(at, Lane{}), decay, k[i], correction[c]);
                     store_as(at, s);
                     out[c] += q[i] * s;
                     next[c] += next_k[i] * s;
@@ -86,8 +105,8 @@ void columns(const Head& h, long column) {
                 if (C * width > 16) __builtin_prefetch(state + i * V + C * width + 16, 1, 3);
                 float key = k[i], query = q[i];
                 for (int c = 0; c < C; c++) {
-                    Lane s = load_as(tile + (i * C + c) * width, Lane{}) * decay + key * correction[c];
-                    store_as(state + i * V + c * width, s);
+                    Lane s = updated(load_as(tile + (i * C + c) * width, Lane{}), decay, key, correction[c]);
+                    if (!h.corrections) store_as(state + i * V + c * width, s);
                     out[c] += query * s;
                 }
             }
@@ -138,9 +157,26 @@ void run(const Layer& l, long b, long group) {
     const long count[3] = {K, K, share * V}, to[3] = {0, K, 2 * K};
     const float* x = l.qkv + b * T * C;
     float* rows = l.rows + b * (TAPS - 1) * C;
+    const float* past_x = l.kept ? l.past.inputs + b * l.room * C : nullptr;
+    float* log_x = l.log.inputs ? l.log.inputs + b * l.room * C : nullptr;
     alignas(64) float scratch[SCRATCH];
     float *taps = scratch, *tokens = scratch + TAPS * n;
     long room = (SCRATCH - TAPS * n) / step, block = room < BLOCK ? room : BLOCK;
+
+    // The last inputs, oldest first: a row only moves to an earlier place.
+    auto move_on = [&](const float* inputs, long tokens) {
+        for (int s = 0; s < 3; s++)
+            for (long j = 0; j < TAPS - 1; j++) {
+                long at = tokens + j - (TAPS - 1);
+                const float* last = (at < 0 ? rows + (TAPS - 1 + at) * C : inputs + at * C) + from[s];
+                memcpy(rows + j * C + from[s], last, count[s] * sizeof(float));
+            }
+    };
+    if (l.kept) move_on(past_x, l.kept);
+    if (log_x && log_x != x)
+        for (int s = 0; s < 3; s++)
+            for (long t = 0; t < T; t++)
+                memcpy(log_x + t * C + from[s], x + t * C + from[s], count[s] * sizeof(float));
 
     for (int s = 0; s < 3; s++) read_taps((const Stored*)l.conv + from[s] * TAPS, count[s], taps + to[s], n);
     for (long start = 0; start < T; start += block) {
@@ -161,41 +197,41 @@ void run(const Layer& l, long b, long group) {
             for (long h = 0; h < share; h++) {
                 float bias = widen(((const Stored*)l.dt_bias)[head + h]);
                 float g = -expf(l.a_log[head + h]) * softplus(l.a[gates + h] + bias);
-                if (l.log_g) l.log_g[gates + h] = g;
+                if (l.log.g) l.log.g[(b * l.room + t) * l.H + head + h] = g;
                 decay[h] = expf(g);
                 beta[h] = 1.0f / (1.0f + expf(-l.b[gates + h]));
             }
-            if (l.log_k) memcpy(l.log_k + ((b * T + t) * l.G + group) * K, k, K * sizeof(float));
+            if (l.log.k) memcpy(l.log.k + ((b * l.room + t) * l.G + group) * K, k, K * sizeof(float));
         }
         for (long h = 0; h < share; h++) {
-            long first = ((b * T + start) * l.H + head + h) * V;
+            long first = ((b * T + start) * l.H + head + h) * V, kept = start ? 0 : l.kept;
+            float past_decay[LOGGED];
+            for (long j = 0; j < kept; j++) past_decay[j] = expf(l.past.g[(b * l.room + j) * l.H + head + h]);
             remember({tokens, tokens + K, tokens + 2 * K + h * V, tokens + n + h, tokens + n + share + h,
                       l.state + (b * l.H + head + h) * K * V, l.y + first,
-                      l.log_d ? l.log_d + first : nullptr, here, K, V, step, l.H * V});
+                      l.log.d ? l.log.d + (b * l.room * l.H + head + h) * V : nullptr, here, K, V, step, l.H * V,
+                      kept ? l.past.k + (b * l.room * l.G + group) * K : nullptr,
+                      kept ? l.past.d + (b * l.room * l.H + head + h) * V : nullptr, past_decay, kept, l.G * K});
             for (long i = 0; i < here; i++) {
                 long at = first + i * l.H * V;
                 gated_norm(l.y + at, l.z + at, l.norm, l.y + at, V, l.eps);
             }
         }
     }
-    for (int s = 0; s < 3; s++)  // the last inputs, oldest first: a row only moves to an earlier place
-        for (long j = 0; j < TAPS - 1; j++) {
-            long at = T + j - (TAPS - 1);
-            const float* last = (at < 0 ? rows + (TAPS - 1 + at) * C : x + at * C) + from[s];
-            memcpy(rows + j * C + from[s], last, count[s] * sizeof(float));
-        }
+    if (!log_x) move_on(x, T);
 }
 
 }  // namespace
 
-// Shapes as in Layer, all contiguous; `rows` and `state` are updated in place. `half`: whether conv and
-// dt_bias are bf16.
+// Shapes as in Layer, all contiguous; logs have room for `room` tokens. The first `kept` tokens of `past`
+// are carried out on `rows` and `state`, and so are the T new ones, unless there is a `log` for them.
+// `half`: whether conv and dt_bias are bf16.
 EXPORT void delta_mix(ForkJoin fork_join, int threads, const float* qkv, const float* z, const float* a,
                       const float* b, const void* conv, const void* dt_bias, const float* a_log,
-                      const float* norm, float* rows, float* state, float* y, float* log_k, float* log_d,
-                      float* log_g, long B, long T, long G, long H, long K, long V, float eps, int half) {
-    Layer layer = {qkv, z, a, b, conv, dt_bias, a_log, norm, rows, state, y, log_k, log_d, log_g,
-                   B, T, G, H, K, V, eps};
+                      const float* norm, float* rows, float* state, float* y, const Log* past, const Log* log,
+                      long kept, long room, long B, long T, long G, long H, long K, long V, float eps, int half) {
+    Layer layer = {qkv, z, a, b, conv, dt_bias, a_log, norm, rows, state, y, past ? *past : Log{}, log ? *log : Log{},
+                   kept, room, B, T, G, H, K, V, eps};
     parallel(fork_join, worth(threads, 4 * B * T * H * K * V), B * G, [&](long i) {
         half ? run<bf16>(layer, i / G, i % G) : run<float>(layer, i / G, i % G);
     });
@@ -205,5 +241,5 @@ EXPORT void delta_mix(ForkJoin fork_join, int threads, const float* qkv, const f
 EXPORT int delta_fits(long G, long H, long K, long V) {
     Layer layer = {};
     layer.G = G, layer.H = H, layer.K = K, layer.V = V;
-    return K <= TALLEST && TAPS * layer.channels() + layer.floats() <= SCRATCH;
+    return K <= TALLEST && TAPS * layer.channels() + LOGGED * layer.floats() <= SCRATCH;
 }

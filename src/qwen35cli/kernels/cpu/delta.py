@@ -1,14 +1,15 @@
 """The compiled DeltaNet layer."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from qwen35cli.kernels import reference
-from qwen35cli.kernels.operands import DeltaLog, DeltaWeights, key_heads
+from qwen35cli.kernels.operands import FEW, DeltaLog, DeltaWeights, Replay, key_heads
 
-from .library import Foreign, Library, alike
+from .library import Foreign, Library, Longs, alike, longs
 
 TAPS = 4  # width of the convolution that is compiled
 
@@ -25,7 +26,7 @@ class DeltaOps:
     def open(cls, library: Library) -> "DeltaOps":
         return cls(
             library.fork_join,
-            library.function("delta_mix", "pi" + "p" * 14 + "llllll" + "fi"),
+            library.function("delta_mix", "pi" + "p" * 13 + "ll" + "llllll" + "fi"),
             library.function("delta_fits", "llll", "i"),
         )
 
@@ -38,7 +39,7 @@ class DeltaOps:
         weights: DeltaWeights,
         rows: Tensor,
         state: Tensor,
-        log: DeltaLog | None = None,
+        replay: Replay | None = None,
     ) -> Tensor:
         """See `reference.delta_mix`. Token by token, whatever T: the state stays in the cache."""
         B, T, C = qkv.shape
@@ -46,7 +47,7 @@ class DeltaOps:
         G = key_heads(C, state)
         conv, dt_bias, a_log, norm = weights.conv, weights.dt_bias, weights.a_log, weights.norm
         if qkv.dtype != torch.float32 or conv.shape[2] != TAPS or not self.fits(G, H, K, V):
-            return reference.delta_mix(qkv, z, a, b, weights, rows, state, log)
+            return reference.delta_mix(qkv, z, a, b, weights, rows, state, replay)
         assert state.is_contiguous() and rows.is_contiguous()
         assert state.dtype == rows.dtype == a_log.dtype == norm.dtype == torch.float32
         conv, dt_bias = alike(conv, dt_bias)
@@ -66,7 +67,8 @@ class DeltaOps:
             rows.data_ptr(),
             state.data_ptr(),
             y.data_ptr(),
-            *((None, None, None) if log is None else _pointers(log)),
+            *((None, None, 0) if replay is None else replayed((replay,))),
+            FEW,
             *(B, T, G, H, K, V),
             weights.eps,
             conv.dtype == torch.bfloat16,
@@ -74,6 +76,17 @@ class DeltaOps:
         return y
 
 
-def _pointers(log: DeltaLog) -> tuple[int, int, int]:
-    assert log.k.is_contiguous() and log.d.is_contiguous() and log.g.is_contiguous()
-    return log.k.data_ptr(), log.d.data_ptr(), log.g.data_ptr()
+def replayed(replays: Sequence[Replay]) -> tuple[Longs, Longs | None, int]:
+    """`past`, `log` and `kept` of delta.cpp, for layers that all keep as much."""
+    first = replays[0]
+    past = _pointers(replay.past for replay in replays)
+    log = None
+    if first.log is not None:
+        log = _pointers(replay.log for replay in replays if replay.log is not None)
+    return past, log, first.kept
+
+
+def _pointers(logs: Iterable[DeltaLog]) -> Longs:
+    """The fields of `Log` in ops.h, for each."""
+    tensors = [tensor for log in logs for tensor in (log.inputs, log.k, log.d, log.g)]
+    return longs([tensor.data_ptr() for tensor in tensors])

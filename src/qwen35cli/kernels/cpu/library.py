@@ -1,7 +1,7 @@
 """A compiled variant of the kernels: its functions, with the types of their arguments."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Foreign = Callable[..., Any]  # a C function
+Longs = ctypes.Array[ctypes.c_long]
 KINDS: Final = {
     "p": ctypes.c_void_p,
     "l": ctypes.c_long,
@@ -35,6 +36,11 @@ def alike(*weights: Tensor) -> tuple[Tensor, ...]:
     """Small weights as the C++ side takes them: all in bf16 where they are, or else in float32."""
     half = all(weight.dtype == torch.bfloat16 for weight in weights)
     return tuple((weight if half else weight.float()).contiguous() for weight in weights)
+
+
+def longs(values: Collection[int]) -> Longs:
+    """Numbers and addresses, as a C function takes a struct of them."""
+    return (ctypes.c_long * len(values))(*values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Products with matrices of any kind, compiled."""
 
-import ctypes
 import sys
 from dataclasses import dataclass
 from typing import Final, Self
@@ -12,7 +11,7 @@ from torch import Tensor
 from qwen35cli.kernels import reference
 from qwen35cli.kernels.operands import FEW, NF4, Int4, Int8, Weight
 
-from .library import Foreign, Library
+from .library import Foreign, Library, longs
 
 MANY: Final = 48  # tokens from which it pays to widen quantized weights for bf16 units (estimated)
 WIDENED_BYTES: Final = 4 << 20  # of bf16 weights at once: they stay in the cache until multiplied
@@ -145,7 +144,7 @@ class LinearOps:
         self.project_of(
             self.fork_join,
             torch.get_num_threads(),
-            (ctypes.c_long * len(fields))(*fields),
+            longs(fields),
             len(weights),
             x.data_ptr(),
             x.numel() // K,
@@ -163,8 +162,7 @@ class LinearOps:
         out = torch.empty(len(tokens), N)
         count = max(1, min(N, WIDENED_BYTES // (2 * K)))
         block = torch.empty(count, K, dtype=torch.bfloat16)
-        fields = matrix(weight)
-        described = (ctypes.c_long * len(fields))(*fields)
+        described = longs(matrix(weight))
         for first in range(0, N, count):
             taken = min(count, N - first)
             self.widen_of(

@@ -3,6 +3,11 @@
 
 #include "linear.h"
 
+// What some tokens do to the memory of a DeltaNet layer, with room for more: DeltaLog in operands.py.
+struct Log {
+    float *inputs, *k, *d, *g;
+};
+
 EXPORT void project(ForkJoin fork_join, int threads, const Matrix* matrices, long count, const float* x,
                     long T, long K, int swiglu);
 
@@ -11,8 +16,8 @@ EXPORT void rms_norm(ForkJoin fork_join, int threads, const float* x, const bf16
 
 EXPORT void delta_mix(ForkJoin fork_join, int threads, const float* qkv, const float* z, const float* a,
                       const float* b, const void* conv, const void* dt_bias, const float* a_log,
-                      const float* norm, float* rows, float* state, float* y, float* log_k, float* log_d,
-                      float* log_g, long B, long T, long G, long H, long K, long V, float eps, int half);
+                      const float* norm, float* rows, float* state, float* y, const Log* past, const Log* log,
+                      long kept, long room, long B, long T, long G, long H, long K, long V, float eps, int half);
 
 EXPORT void qk_norm_rotary(ForkJoin fork_join, int threads, const float* q, const float* k,
                            const void* q_weight, const void* k_weight, float eps, const float* cos,

@@ -47,6 +47,25 @@ INLINE Vec load(const bf16* p) {
 #endif
 }
 
+// a * b + c, rounded once where the CPU can, whatever the compiler makes of the expression around it.
+INLINE Vec fused(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE float fused(float a, float b, float c) {
+#if defined(__FMA__)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 INLINE void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
 
 INLINE float widen(float x) { return x; }
