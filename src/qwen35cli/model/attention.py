@@ -44,6 +44,15 @@ class Attention(nn.Module):
             cache.values,
         )
 
+    def remember(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache) -> None:
+        """Append keys and values of `x` as `forward` does; no output is computed."""
+        B, T, _ = x.shape
+        k, v = self.kernels.project(x, self.projections[1:])
+        k, v = (y.view(B, T, self.kv_heads, self.width) for y in (k, v))
+        norms = self.k_norm.weight, self.k_norm.weight
+        _, k = self.kernels.qk_norm_rotary(k, k, *norms, self.k_norm.eps, cos, sin)
+        cache.append(k, v, self.kernels)
+
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None) -> Tensor:
         """x: (B, T, D), already normed; cos, sin: (B, T, R). No cache: the whole sequence."""
         B, T, _ = x.shape

@@ -3,10 +3,13 @@
 Source: vLLM `qwen3_5_mtp`, llama.cpp #24025: embedding first, hidden state after the final norm.
 """
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
+from qwen35cli.kernels.operands import FEW, Stack
 
 from .cache import KVCache
 from .config import TextConfig
@@ -30,6 +33,8 @@ class MTP(nn.Module):
         )
         self.norm = RMSNorm(D, eps, kernels, dtype)
         self.rotary = Rotary(config.rotary)
+        self.kernels = kernels
+        self._stacks: WeakKeyDictionary[KVCache, Stack | None] = WeakKeyDictionary()
 
     def forward(
         self, embeds: Tensor, hidden: Tensor, positions: Tensor, cache: KVCache | None = None
@@ -46,9 +51,36 @@ class MTP(nn.Module):
         Returns:
             (B, T, D), after `mtp.norm`.
         """
-        cos, sin = self.rotary(positions)
-        x = torch.cat([self.pre_fc_norm_embedding(embeds), self.pre_fc_norm_hidden(hidden)], dim=-1)
-        x = self.fc(x)
+        return self.turned(embeds, hidden, *self.rotary(positions), cache)
+
+    def turned(
+        self, embeds: Tensor, hidden: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None
+    ) -> Tensor:
+        """`forward` for positions whose `rotary` is known, (B, T, R) each."""
+        x = self._joined(embeds, hidden)
+        if cache is not None and x.shape[1] <= FEW and (stack := self._stack(cache)) is not None:
+            start = cache.length
+            cache.advance(x.shape[1])
+            return self.norm(stack(x, cos, sin, start, None))
         for layer in self.layers:
             x = layer(x, cos, sin, cache)
         return self.norm(x)
+
+    def remember(self, embeds: Tensor, hidden: Tensor, positions: Tensor, cache: KVCache) -> None:
+        """Fill the cache as `forward` does, for tokens after which nothing is drafted."""
+        (layer,) = self.layers
+        assert isinstance(layer, Block) and layer.self_attn is not None
+        x = layer.input_layernorm(self._joined(embeds, hidden))
+        layer.self_attn.remember(x, *self.rotary(positions), cache)
+
+    def _joined(self, embeds: Tensor, hidden: Tensor) -> Tensor:
+        parts = self.pre_fc_norm_embedding(embeds), self.pre_fc_norm_hidden(hidden)
+        return self.fc(torch.cat(parts, dim=-1))
+
+    def _stack(self, cache: KVCache) -> Stack | None:
+        """The layer in one call, where the backend has that; made once for each cache."""
+        if cache not in self._stacks:
+            (layer,) = self.layers
+            assert isinstance(layer, Block)
+            self._stacks[cache] = self.kernels.stack((layer.with_memory(cache),))
+        return self._stacks[cache]
