@@ -23,6 +23,10 @@ class Linear(nn.Module):
         """The matrix, for ops that take several at once."""
         return self.weight
 
+    def stored(self) -> Weight:
+        """The matrix in the layout of the file."""
+        return self.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         return self.kernels.linear(x, self.weight, self.bias)
@@ -39,6 +43,10 @@ class Embedding(nn.Module):
     @property
     def operand(self) -> Weight:
         """The matrix, for the output head."""
+        return self.weight
+
+    def stored(self) -> Weight:
+        """The matrix in the layout of the file."""
         return self.weight
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from qwen35cli.kernels import Kernels
 
 from .cache import Cache, DeltaCache, KVCache
 from .config import Config
-from .layers import Linear
+from .layers import Embedding, Linear
 from .mtp import MTP
 from .text import Block, TextModel
 from .vision import VisionModel
@@ -52,11 +52,14 @@ class Qwen35(nn.Module):
         """(B, T) -> (B, T, D) in the activation dtype."""
         return self.language_model.embed_tokens(ids).to(self.activation_dtype)
 
+    @property
+    def head(self) -> Linear | Embedding:
+        """The leaf that holds the output head."""
+        return self.lm_head or self.language_model.embed_tokens
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) normed hidden states -> (..., V) float32."""
-        if self.lm_head is not None:
-            return self.lm_head(hidden).float()
-        return self.kernels.linear(hidden, self.language_model.embed_tokens.operand, None).float()
+        return self.kernels.linear(hidden, self.head.operand, None).float()
 
     def make_cache(
         self,
@@ -68,7 +71,7 @@ class Qwen35(nn.Module):
     ) -> Cache:
         """Empty memory for `capacity` tokens; `dtype` is that of keys and values.
 
-        `drafts` adds the keys of the MTP layer, for who wants to draft with it.
+        `drafts` adds the keys of the MTP layer, and lets the last few tokens be taken back.
         """
         text = self.config.text
 
@@ -80,6 +83,6 @@ class Qwen35(nn.Module):
             for layer in self.language_model.layers:
                 assert isinstance(layer, Block)
                 mixer = layer.linear_attn
-                delta = mixer and mixer.make_cache(batch, self.activation_dtype)
+                delta = mixer and mixer.make_cache(batch, self.activation_dtype, drafts=drafts)
                 layers.append(delta or keys())
             return Cache(layers, keys() if drafts and self.mtp is not None else None)

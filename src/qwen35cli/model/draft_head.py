@@ -1,0 +1,173 @@
+"""The rows of the output head that drafts are picked from: a token outside is only never drafted.
+
+Byte-pair tokens are numbered in the order of their merges, the most frequent pairs first, so the
+first ids are the common ones: those of English and code. The control tokens come on top, what a
+conversation has used, and of the rest each block of ids that it uses much of: those of another
+script, say. `benchmarks.shortlist` measures how often the next token is among them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from qwen35cli.kernels import Kernels
+from qwen35cli.kernels.operands import NF4, Weight
+
+COMMON = 65_536  # ids from the start of the vocabulary
+USED = 4_096  # ids of the conversation, at most
+BLOCK = 16_384  # ids that join together: a draft that reads as many rows costs 1 % of a token more
+JOINS = 0.02  # share of the conversation's tokens from which a block pays
+FEWEST = 8  # tokens of it, so that the first word decides nothing
+
+
+class Shortlist:
+    """The ids that can be drafted: below `common`, used ones, and blocks that are used much.
+
+    `end`: ids from here on are left to others.
+    """
+
+    def __init__(self, common: int, end: int) -> None:
+        self.common, self.end = common, end
+        self.used: list[int] = []  # past the common ones, in the order they came
+        self._known: set[int] = set()
+        self._tokens = 0
+        self._counts: dict[int, int] = {}  # tokens of each block past the common ones
+
+    def use(self, ids: Iterable[int]) -> None:
+        """Count tokens of the conversation."""
+        for token in ids:
+            self._tokens += 1
+            if not self.common <= token < self.end:
+                continue
+            block = (token - self.common) // BLOCK
+            self._counts[block] = self._counts.get(block, 0) + 1
+            if token not in self._known and len(self.used) < USED:
+                self._known.add(token)
+                self.used.append(token)
+
+    def clear(self) -> None:
+        """Forget the conversation."""
+        self.used.clear()
+        self._known.clear()
+        self._counts.clear()
+        self._tokens = 0
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """First and last + 1 id of the blocks that joined."""
+        least = max(FEWEST, JOINS * self._tokens)
+        starts = (self.common + BLOCK * i for i, n in self._counts.items() if n >= least)
+        return [(start, min(start + BLOCK, self.end)) for start in sorted(starts)]
+
+    def __contains__(self, token: int) -> bool:
+        return (
+            token < self.common
+            or token in self._known
+            or any(first <= token < last for first, last in self.blocks)
+        )
+
+
+class DraftHead:
+    """A shortlist of the head's rows, which a draft reads in place of all.
+
+    Args:
+        head: the matrix (V, D) in the layout of the file; one in nf4 is read as a whole.
+        tokens: ids below have a token; from V down to here the head is padding.
+        control: the first id of the control tokens, which end the vocabulary.
+    """
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        head: Weight,
+        *,
+        tokens: int,
+        control: int,
+        common: int = COMMON,
+    ) -> None:
+        self.kernels = kernels
+        self._head = head
+        common = min(common, control)
+        if isinstance(head, NF4) or common == control:
+            common = control = tokens
+        self._shortlist = Shortlist(common, control)
+        self._slices: dict[tuple[int, int], Weight] = {}
+        self._fixed = [(0, common)]
+        if control < tokens:
+            self._fixed.append((control, tokens))
+        self._room = _room(head, USED) if common < control else None
+        self._copied = 0
+        self._used: Weight | None = None
+
+    def use(self, ids: Iterable[int]) -> None:
+        """Let these ids be drafted too, as far as there is room."""
+        self._shortlist.use(ids)
+        used = self._shortlist.used
+        if self._room is not None and len(used) > self._copied:
+            _copy_rows(self._head, used[self._copied :], self._room, self._copied)
+            self._copied = len(used)
+            self._used = self.kernels.prepare(_slice(self._room, 0, self._copied))
+
+    def clear(self) -> None:
+        """Forget what the conversation used."""
+        self._shortlist.clear()
+        self._copied = 0
+        self._used = None
+
+    def likeliest(self, hidden: Tensor) -> int:
+        """The id with the highest logit for a hidden state (D,), among those of the shortlist."""
+        ranges = [*self._fixed, *self._shortlist.blocks]
+        matrices = [self._rows(*ids) for ids in ranges]
+        if self._used is not None:
+            matrices.append(self._used)
+        logits = self.kernels.project(hidden[None], tuple(matrices))
+        if len(logits) == 1:
+            return int(logits[0].argmax())
+        best = [values[0].argmax() for values in logits]
+        highest = [float(values[0, at]) for values, at in zip(logits, best, strict=True)]
+        part = max(range(len(best)), key=highest.__getitem__)
+        row = int(best[part])
+        return self._shortlist.used[row] if part == len(ranges) else ranges[part][0] + row
+
+    def _rows(self, first: int, last: int) -> Weight:
+        """Rows of the head, ready to be multiplied with."""
+        if (first, last) not in self._slices:
+            self._slices[first, last] = self.kernels.prepare(_slice(self._head, first, last))
+        return self._slices[first, last]
+
+
+def _slice(weight: Weight, first: int, last: int) -> Weight:
+    """Rows of a matrix, without a copy."""
+    if isinstance(weight, Tensor):
+        return weight[first:last]
+    if isinstance(weight, NF4):
+        assert first == 0, "its blocks run on from row to row"
+        return weight if last == weight.shape[0] else replace(weight, shape=(last, weight.shape[1]))
+    shape = (last - first, weight.shape[1])
+    return replace(
+        weight, packed=weight.packed[first:last], scale=weight.scale[first:last], shape=shape
+    )
+
+
+def _room(weight: Weight, rows: int) -> Weight:
+    """Memory for so many rows of a matrix."""
+    if isinstance(weight, Tensor):
+        return weight.new_empty(rows, weight.shape[1])
+    assert not isinstance(weight, NF4)
+    packed = weight.packed.new_empty(rows, weight.packed.shape[1])
+    scale = weight.scale.new_empty(rows, weight.scale.shape[1])
+    return replace(weight, packed=packed, scale=scale, shape=(rows, weight.shape[1]))
+
+
+def _copy_rows(weight: Weight, ids: list[int], room: Weight, first: int) -> None:
+    """Rows `ids` of a matrix into its room, from row `first` on."""
+    if isinstance(weight, Tensor):
+        assert isinstance(room, Tensor)
+        room[first : first + len(ids)] = weight[torch.tensor(ids, device=weight.device)]
+        return
+    assert not isinstance(weight, NF4) and not isinstance(room, Tensor | NF4)
+    at = torch.tensor(ids, device=weight.packed.device)
+    room.packed[first : first + len(ids)] = weight.packed[at]
+    room.scale[first : first + len(ids)] = weight.scale[at]
