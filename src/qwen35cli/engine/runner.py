@@ -8,8 +8,11 @@ from torch import Tensor
 
 from qwen35cli.errors import ContextFullError
 from qwen35cli.images.preprocess import Patches
+from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.model.rotary import prompt_positions
+
+from .drafter import Drafter
 
 PREFILL_CHUNK = 512  # tokens read at once: bounds the activations, whatever the prompt
 
@@ -31,10 +34,22 @@ class Prefill:
     logits: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A step that may be taken back."""
+
+    start: int  # tokens before it
+    ids: list[int]
+    x: Tensor  # (1, T, D), and so on as in `Drafter.read`
+    hidden: Tensor
+    positions: Tensor
+
+
 class Runner:
     """One sequence. Its memory is allocated when made, so that nothing grows while it talks.
 
-    Closing `prefill` between chunks is safe: `length` says what was read.
+    Closing `prefill` between chunks is safe: `length` says what was read. With a `draft_head` it
+    can look ahead by the model's own drafts.
     """
 
     def __init__(
@@ -44,20 +59,30 @@ class Runner:
         capacity: int,
         kv_dtype: torch.dtype = torch.bfloat16,
         chunk: int = PREFILL_CHUNK,
+        draft_head: DraftHead | None = None,
     ) -> None:
         self.model = model
         self.capacity = capacity
         self.chunk = chunk
-        self.cache = model.make_cache(capacity, kv_dtype)
+        self.cache = model.make_cache(capacity, kv_dtype, drafts=draft_head is not None)
+        self.drafter: Drafter | None = None
+        if draft_head is not None:
+            assert self.cache.mtp is not None
+            self.drafter = Drafter(model, self.cache.mtp, draft_head)
+        self._ahead: _Ahead | None = None
 
     @property
     def length(self) -> int:
         """Tokens in the caches."""
         return self.cache.length
 
+    @torch.inference_mode()
     def reset(self) -> None:
         """Forget everything."""
         self.cache.reset()
+        self._ahead = None
+        if self.drafter is not None:
+            self.drafter.reset()
 
     @torch.inference_mode()
     def prefill(self, prompt: Prompt) -> Iterator[Prefill]:
@@ -100,6 +125,8 @@ class Runner:
                 x[0, here] = rows[used : used + count]
                 used += count
             hidden = self.model.language_model(x, positions[..., start:stop], cache)
+            if self.drafter is not None:
+                self.drafter.read(prompt.ids[start:stop], x, hidden, positions[..., start:stop])
             last = self.model.logits(hidden[0, -1]) if stop == total else None
             yield Prefill(stop, total, last)
 
@@ -120,7 +147,50 @@ class Runner:
     @torch.inference_mode()
     def step(self, token: int) -> Tensor:
         """Append one token; returns the logits of the next, (V,) float32."""
-        position = self.length + self.cache.position_delta
-        positions = torch.full((3, 1, 1), position, device=self.model.device)
-        x = self.model.embed(torch.tensor([[token]], device=self.model.device))
-        return self.model.logits(self.model.language_model(x, positions, self.cache)[0, -1])
+        logits = self._read([token])[0]
+        self.keep(1)
+        return logits
+
+    @torch.inference_mode()
+    def look_ahead(self, token: int, count: int) -> tuple[list[int], Tensor]:
+        """Append one token, and behind it `count` drafts of what follows; `keep` has to come next.
+
+        Returns:
+            The drafts, and the logits after the token and after each draft, (count + 1, V) float32.
+        """
+        drafts = self.drafter.draft(token, count) if self.drafter is not None and count else []
+        assert len(drafts) == count
+        try:
+            return drafts, self._read([token, *drafts])
+        except BaseException:
+            if self.drafter is not None:
+                self.drafter.undo()
+            raise
+
+    @torch.inference_mode()
+    def keep(self, count: int) -> None:
+        """Of the tokens that were just appended keep the first `count`; the rest never was."""
+        ahead = self._ahead
+        assert ahead is not None and 0 <= count <= len(ahead.ids)
+        self._ahead = None
+        if count < len(ahead.ids):
+            self.cache.rollback(ahead.start + count)
+        if self.drafter is not None and count:
+            self.drafter.read(
+                ahead.ids[:count],
+                ahead.x[:, :count],
+                ahead.hidden[:, :count],
+                ahead.positions[..., :count],
+            )
+        elif self.drafter is not None:
+            self.drafter.undo()
+
+    def _read(self, ids: list[int]) -> Tensor:
+        """Append tokens; their logits, (T, V) float32."""
+        device, start = self.model.device, self.length
+        first = start + self.cache.position_delta
+        positions = torch.arange(first, first + len(ids), device=device).expand(3, 1, -1)
+        x = self.model.embed(torch.tensor([ids], device=device))
+        hidden = self.model.language_model(x, positions, self.cache)
+        self._ahead = _Ahead(start, ids, x, hidden, positions)
+        return self.model.logits(hidden[0])

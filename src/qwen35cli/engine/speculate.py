@@ -1,0 +1,92 @@
+"""Speculative decoding: the tokens of the plain loop, several from one look at the weights.
+
+A round drafts tokens, reads them behind the last one in a single step, and then draws each next
+token from the target as the plain loop does, for as long as the draft agrees. What is yielded thus
+has the plain loop's distribution, whatever was drafted; and where a backend computes a token alike
+however many are read with it (`Kernels.steps_alike`), the very same tokens.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+from .depth import Depth, Rounds
+from .generate import Decoder, Finish, Step, TokenSampler
+from .runner import Prefill, Prompt
+
+
+class DraftingDecoder(Decoder, Protocol):
+    """What the loop needs of a `Runner` that drafts."""
+
+    def look_ahead(self, token: int, count: int) -> tuple[list[int], Tensor]: ...
+    def keep(self, count: int) -> None: ...
+
+
+def speculate(
+    decoder: DraftingDecoder,
+    prompt: Prompt,
+    sampler: TokenSampler,
+    *,
+    stop: frozenset[int],
+    depth: Depth,
+    rounds: Rounds,
+    max_tokens: int | None = None,
+) -> Iterator[Prefill | Step]:
+    """As `generate`, which see; closing it leaves the same caches.
+
+    Args:
+        depth: how many tokens each round drafts; fewer at the end of the budget or the context.
+        rounds: what came of them is counted here.
+
+    Raises:
+        ContextFullError: the prompt is longer than the context.
+    """
+    logits = None
+    for progress in decoder.prefill(prompt):
+        logits = progress.logits
+        yield progress
+    assert logits is not None
+    produced = 1
+    token = sampler.sample(logits)
+
+    def finish_of(token: int, length: int) -> Finish | None:
+        if token in stop:
+            return "stop"
+        if produced == max_tokens:
+            return "length"
+        return "context" if length == decoder.capacity else None
+
+    finish = finish_of(token, decoder.length)
+    yield Step(token, finish)
+    while finish is None:
+        length = decoder.length
+        left = decoder.capacity - length - 1
+        if max_tokens is not None:
+            left = min(left, max_tokens - produced - 1)
+        started = time.perf_counter()
+        drafts, rows = decoder.look_ahead(token, min(depth.choose(), left))
+        seconds = time.perf_counter() - started
+        taken = 0  # tokens of this round that were drawn, each from the row before it
+        try:
+            for draft, logits in zip([*drafts, None], rows, strict=True):
+                started = time.perf_counter()
+                token = sampler.sample(logits)
+                seconds += time.perf_counter() - started
+                taken += 1
+                produced += 1
+                finish = finish_of(token, length + taken)
+                going_on = finish is None and token == draft
+                if going_on:
+                    yield Step(token, None)
+                else:
+                    break
+        finally:
+            decoder.keep(taken)
+            if taken:
+                accepted = taken - 1 + (taken <= len(drafts) and token == drafts[taken - 1])
+                looked = min(taken, len(drafts))
+                depth.record(len(drafts), looked, accepted, seconds)
+                rounds.record(len(drafts), looked, accepted, seconds)
+        yield Step(token, finish)
