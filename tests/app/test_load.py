@@ -1,22 +1,27 @@
 """Device and context: the arithmetic, and what is refused with which numbers."""
 
+import operator
 import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from qwen35cli.app import load
+from qwen35cli.engine.depth import Adaptive, Fixed
 from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageError
+from qwen35cli.kernels import select
 from qwen35cli.kernels.cpu.native import built
 from qwen35cli.model.config import Config
 from tests.tiny import tiny_config
 
 CPU = torch.device("cpu")
-TEXT = Config.from_dict(tiny_config(max_position_embeddings=262_144)).text
+TEXT = Config.from_dict(tiny_config(max_position_embeddings=262_144, mtp=False)).text
 KV = 2 * 2 * 32 * 2 * 2  # keys and values, 2 heads of 32, bf16, 2 full-attention layers
 GIB = 2**30
 
@@ -27,13 +32,18 @@ def test_kv_bytes_are_what_the_cache_takes(kv_dtype, expected):
 
     model = tiny_model()
     dtype = load.KV_DTYPES[kv_dtype]
-    short, long = (model.make_cache(size, dtype).nbytes() for size in (256, 1_280))
-    assert load.kv_bytes_per_token(model.config.text, kv_dtype) == (long - short) / 1_024
-    assert load.kv_bytes_per_token(model.config.text, kv_dtype) == expected
+    for mtp, more in (("off", 0), ("auto", expected // 2), (2, expected // 2)):
+        drafts = mtp != "off"
+        sizes = (model.make_cache(size, dtype, drafts=drafts).nbytes() for size in (256, 1_280))
+        found = load.kv_bytes_per_token(load.remembering(model.config.text, mtp), kv_dtype)
+        assert -found == operator.sub(*sizes) / 1_024
+        assert found == expected + more
 
 
 def test_the_4b_takes_32_kib_per_token():
-    config = tiny_config(layers=32, num_attention_heads=16, num_key_value_heads=4, head_dim=256)
+    config = tiny_config(
+        mtp=False, layers=32, num_attention_heads=16, num_key_value_heads=4, head_dim=256
+    )
     config["text_config"]["rope_parameters"]["mrope_section"] = [24, 20, 20]
     assert load.kv_bytes_per_token(Config.from_dict(config).text) == 32 * 1_024
     assert load.kv_bytes_per_token(Config.from_dict(config).text, "int8") == 16_512
@@ -100,6 +110,37 @@ def test_no_gpu_is_an_error_but_for_the_demo(tmp_path):
         with pytest.raises(DeviceError, match="no usable GPU") as caught:
             load.choose_device(asked, other)
         assert "--device cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize("steps_alike", [True, False])
+@pytest.mark.parametrize("asked", ["auto", "off", 1, 4])
+def test_auto_drafts_where_the_output_stays_the_same(asked, steps_alike):
+    kernels = replace(select(CPU, "reference"), steps_alike=steps_alike)
+    with_layer, without = (
+        SimpleNamespace(config=Config.from_dict(tiny_config(mtp=mtp))) for mtp in (True, False)
+    )
+    expected = "off" if asked == "auto" and not steps_alike else asked
+    assert load.choose_drafting(asked, with_layer, kernels) == expected
+    if isinstance(asked, int):
+        with pytest.raises(UsageError, match="no MTP layer") as caught:
+            load.choose_drafting(asked, without, kernels)
+        assert caught.value.hint == "--mtp off"
+    else:
+        assert load.choose_drafting(asked, without, kernels) == "off"
+
+
+def test_the_depth_follows_the_option():
+    assert load.depth_of("off") is None
+    assert isinstance(load.depth_of("auto"), Adaptive)
+    assert load.depth_of(3) == Fixed(3)
+
+
+def test_the_layer_stays_in_its_file_where_nothing_drafts():
+    options = load.LoadOptions(model="demo", device="cpu", ctx=512, kernels="reference")
+    assert load.load(load.open_model(options)).runner.model.mtp is None
+    drafting = load.load(load.open_model(replace(options, mtp=2)))
+    assert drafting.runner.model.mtp is not None
+    assert drafting.depth == Fixed(2)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": ' * 100_000, "\xff"])

@@ -2,7 +2,7 @@ import pytest
 import typer
 
 from qwen35cli.cli import settings
-from qwen35cli.cli.options import RoundCount, image_tokens, tokens
+from qwen35cli.cli.options import RoundCount, drafts, image_tokens, tokens
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,15 @@ def test_a_count_with_a_suffix_is_known_as_round():
 def test_what_is_no_token_count(text):
     with pytest.raises(typer.BadParameter):
         tokens(text)
+
+
+def test_numbers_of_drafts():
+    assert [drafts(text) for text in ("auto", "off", "0", "1", "4")] == [
+        *("auto", "off", "off", "1", "4"),
+    ]
+    for text in ("", "5", "-1", "12", "on", "1.5", "٣"):
+        with pytest.raises(typer.BadParameter, match="from 1 to 4"):
+            drafts(text)
 
 
 def test_full_pictures():

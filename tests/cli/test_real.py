@@ -30,6 +30,31 @@ def test_the_same_seed_gives_the_same_text(ask):
     assert (one["ctx"], one["usage"]["completion"], one["finish_reason"]) == (512, 8, "length")
 
 
+def test_drafts_change_the_report_and_not_the_answer(ask):
+    flags = ("hi", "--no-think", "--max-tokens", "40", "--json", "--seed", "1", "--mtp")
+    plain, *others = (json.loads(ask(*flags, mtp)[1]) for mtp in ("off", "auto", "1", "4"))
+    assert plain["mtp"] is None
+    for mode, result in zip(("auto", "1", "4"), others, strict=True):
+        assert (result["answer"], result["usage"]) == (plain["answer"], plain["usage"])
+        mtp = result["mtp"]
+        assert mtp["mode"] == mode
+        assert set(mtp) == {"mode", "rounds", "tokens_per_round", "acceptance", "round_cost"}
+        assert len(mtp["rounds"]) == len(mtp["round_cost"]) == 5
+        made = sum(mtp["rounds"]) * mtp["tokens_per_round"]
+        # The first token comes of the prompt; one that ends the answer is not counted as its own.
+        assert -1.1 < made - result["usage"]["completion"] < 0.1
+    assert others[1]["mtp"]["rounds"][2:] == [0, 0, 0]
+
+
+def test_drafts_are_told_under_stats_and_v(ask):
+    _, _, err = ask("hi", "--no-think", "--max-tokens", "20", "--stats", "-v", "--mtp", "2")
+    assert " tokens a round · " in err
+    assert "drafts: " in err and "rounds of 2" in err and "accepted by depth" in err
+    assert "mtp 2" in err
+    _, _, err = ask("hi", "--no-think", "--max-tokens", "20", "--stats", "--mtp", "off")
+    assert "round" not in err
+
+
 def test_a_picture_is_read(ask, tmp_path):
     path = tmp_path / "red.png"
     Image.new("RGB", (64, 64), "red").save(path)
@@ -44,6 +69,7 @@ def test_a_picture_is_read(ask, tmp_path):
         (["x" * 600], 6, "the prompt has 62"),
         (["hi", "--ctx", "1M"], 2, "1,048,576 tokens is more than the model's 4,096"),
         (["hi", "--kernels", "none"], 2, "there are no kernels named 'none'"),
+        (["hi", "--mtp", "5"], 2, "5 is not auto, off or a number from 1 to 4"),
         (["hi", "-m", "nobody/nothing"], 3, "nobody/nothing is not in the local Hugging Face"),
         (["hi", "-m", "nothing"], 3, "there is no model 'nothing'"),
         (["hi", "-m", "/"], 3, "there is no config.json in /"),

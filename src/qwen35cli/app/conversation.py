@@ -5,9 +5,11 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from qwen35cli.engine.depth import Rounds
 from qwen35cli.engine.generate import generate
 from qwen35cli.engine.runner import Prefill, Prompt
 from qwen35cli.engine.sampling import Sampler, Sampling
+from qwen35cli.engine.speculate import speculate
 from qwen35cli.errors import ContextFullError
 from qwen35cli.images.preprocess import Patches
 from qwen35cli.text.stream import Channel, Piece, Splitter
@@ -39,6 +41,7 @@ class Result:
     prefill_s: float
     decode_s: float
     total_s: float
+    rounds: Rounds | None  # of drafts, where the answer was made with some
 
     @property
     def prefill_rate(self) -> float | None:
@@ -109,7 +112,12 @@ class Conversation:
         # Everything is read again each turn: the one place that turn memory will change.
         loaded.runner.reset()
         sampler = Sampler(sampling, self.opened.tokenizer.vocab_size)
-        steps = generate(loaded.runner, prompt, sampler, stop=stop, max_tokens=None)
+        rounds = None
+        if (depth := loaded.depth) is None:
+            steps = generate(loaded.runner, prompt, sampler, stop=stop)
+        else:
+            rounds = Rounds()
+            steps = speculate(loaded.runner, prompt, sampler, stop=stop, depth=depth, rounds=rounds)
         try:
             with memory_errors("answering"):
                 for step in steps:
@@ -124,7 +132,7 @@ class Conversation:
                         break
                 yield turn.add(splitter.flush())
         finally:
-            self.result = turn.result(prompt, self.opened, loaded.runner.length)
+            self.result = turn.result(prompt, self.opened, loaded.runner.length, rounds)
             if turn.first is not None:
                 self._remember(question, self.result.answer)
 
@@ -173,7 +181,9 @@ class _Turn:
         self._text[piece.channel].append(piece.text)
         return piece
 
-    def result(self, prompt: Prompt, opened: Opened, context_tokens: int) -> Result:
+    def result(
+        self, prompt: Prompt, opened: Opened, context_tokens: int, rounds: Rounds | None
+    ) -> Result:
         end = time.perf_counter()
         first = self.first or end
         return Result(
@@ -191,6 +201,7 @@ class _Turn:
             prefill_s=first - self._start,
             decode_s=end - first,
             total_s=end - self._start,
+            rounds=rounds,
         )
 
 

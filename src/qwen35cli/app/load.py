@@ -18,12 +18,14 @@ import torch
 
 from qwen35cli.checkpoint.manifest import check_manifest
 from qwen35cli.checkpoint.read import Checkpoint, load_weights, open_checkpoint
+from qwen35cli.engine.depth import Adaptive, Depth, Fixed
 from qwen35cli.engine.runner import Runner
 from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageError
 from qwen35cli.images.preprocess import ImageLimits
 from qwen35cli.kernels import Kernels, select
 from qwen35cli.kernels.cpu import guard_mapping
 from qwen35cli.model.config import TextConfig
+from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant.plan import Format, described, recipe
 from qwen35cli.text.ahead import tokenizer_of
@@ -46,6 +48,7 @@ MAX_JSON_BYTES = 16 * 2**20
 
 
 KVDtype = Literal["bf16", "int8"]
+Drafting = Literal["auto", "off"] | int  # by how many tokens a round looks ahead; auto: what pays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,7 @@ class LoadOptions:
     image_max_tokens: int | None = 2_048  # None: the model's own limit
     quant: Format | Literal["auto"] | None = None  # None: as the checkpoint is; auto: int4 if big
     store: Path | None = None  # where weights are kept that are quantized on the way
+    mtp: Drafting = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,7 @@ class Opened:
     ctx: int
     largest_ctx: int  # that memory and model allow
     kv_dtype: KVDtype = "bf16"
+    mtp: Drafting = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,7 @@ class Loaded:
     opened: Opened
     runner: Runner
     load_s: float
+    depth: Depth | None = None  # how far to look ahead, learned over all answers; None: never
 
 
 def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None = None) -> Opened:
@@ -105,7 +111,8 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     kernels = select(device, options.kernels)
     source = choose_weights(source, options, device, make or refuse)
     checkpoint = open_checkpoint(source.folder)
-    text = checkpoint.config.text
+    mtp = choose_drafting(options.mtp, checkpoint, kernels)
+    text = remembering(checkpoint.config.text, mtp)
     largest = largest_context(text, free_bytes(device) - checkpoint.nbytes, options.kv_dtype)
     asked = options.ctx
     if asked is not None and options.ctx_is_round:
@@ -121,16 +128,19 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
         ctx=choose_context(asked, text, largest, checkpoint.nbytes, device, options.kv_dtype),
         largest_ctx=largest,
         kv_dtype=options.kv_dtype,
+        mtp=mtp,
     )
 
 
-def load(opened: Opened, *, pictures: bool = True, drafts: bool = False) -> Loaded:
+def load(opened: Opened, *, pictures: bool = True, drafts: bool | None = None) -> Loaded:
     """Read the weights and make room for the context.
 
     The vision tower stays in its file where no `pictures` will come, the MTP layer where nothing
-    `drafts` with it.
+    `drafts` with it: as opened, unless it is said.
     """
     start = time.perf_counter()
+    if drafts is None:
+        drafts = opened.mtp != "off"
     config = opened.checkpoint.config
     if not pictures:
         config = replace(config, vision=None)
@@ -145,8 +155,49 @@ def load(opened: Opened, *, pictures: bool = True, drafts: bool = False) -> Load
         with torch.device("meta"):
             model = Qwen35(config, opened.kernels)
         load_weights(model, opened.checkpoint, opened.device)
-        runner = Runner(model, capacity=opened.ctx, kv_dtype=KV_DTYPES[opened.kv_dtype])
-    return Loaded(opened=opened, runner=runner, load_s=time.perf_counter() - start)
+        runner = Runner(
+            model,
+            capacity=opened.ctx,
+            kv_dtype=KV_DTYPES[opened.kv_dtype],
+            draft_head=draft_head(model, opened.tokenizer) if drafts else None,
+        )
+    load_s = time.perf_counter() - start
+    return Loaded(opened=opened, runner=runner, load_s=load_s, depth=depth_of(opened.mtp))
+
+
+def depth_of(mtp: Drafting) -> Depth | None:
+    """What decides how far each round looks ahead."""
+    if mtp == "off":
+        return None
+    return Adaptive() if mtp == "auto" else Fixed(mtp)
+
+
+def choose_drafting(asked: Drafting, checkpoint: Checkpoint, kernels: Kernels) -> Drafting:
+    """Whether to draft. `auto` does where the output is that of plain decoding, bit for bit.
+
+    Raises:
+        UsageError: so many drafts were asked for, and the checkpoint has no layer that makes them.
+    """
+    if asked == "off":
+        return "off"
+    if not checkpoint.config.text.mtp_num_hidden_layers:
+        if asked == "auto":
+            return "off"
+        raise UsageError("this checkpoint has no MTP layer to draft with", "--mtp off")
+    return "off" if asked == "auto" and not kernels.steps_alike else asked
+
+
+def remembering(text: TextConfig, mtp: Drafting) -> TextConfig:
+    """The layers that keep keys of the context: those of the MTP layer only if it drafts."""
+    return text if mtp != "off" else replace(text, mtp_num_hidden_layers=0)
+
+
+def draft_head(model: Qwen35, tokenizer: Tokenizer) -> DraftHead:
+    """The rows of the output head that drafts are picked from."""
+    tokens = tokenizer.vocab_size
+    control = next((i for i in range(tokens) if tokenizer.is_added(i)), tokens)
+    stored = model.head.stored()
+    return DraftHead(model.kernels, stored, tokens=tokens, control=control)
 
 
 # -- which weights, and what stands beside them ---------------------------------------------------
@@ -296,8 +347,8 @@ def choose_context(
 
 
 def kv_bytes_per_token(text: TextConfig, kv_dtype: KVDtype = "bf16") -> int:
-    """Bytes of keys and values of one token, over all full-attention layers."""
-    layers = text.layer_types.count("full_attention")
+    """Bytes of keys and values of one token, over all full-attention layers and the MTP layer."""
+    layers = text.layer_types.count("full_attention") + text.mtp_num_hidden_layers
     head = text.head_dim * KV_BYTES[kv_dtype] + KV_SCALE_BYTES[kv_dtype]
     return 2 * text.num_key_value_heads * head * layers
 

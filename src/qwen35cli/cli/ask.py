@@ -104,5 +104,7 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
         raise
     if output.stats:
         terminal.note(report.stats_line(result, opened.ctx))
+    if result.rounds is not None:
+        terminal.detail(report.drafts_line(result.rounds))
     if result.finish_reason == "interrupted":
         raise InterruptedByUser("interrupted")

@@ -34,6 +34,15 @@ def image_tokens(text: str | int) -> int:
     return 0 if text in ("full", 0) else tokens(text)
 
 
+def drafts(text: str) -> str:
+    """Check `auto`, `off` or a number of drafts; 0 is `off`."""
+    if text in ("0", "off"):
+        return "off"
+    if text == "auto" or (text in "1234" and len(text) == 1):
+        return text
+    raise typer.BadParameter(f"{text} is not auto, off or a number from 1 to 4")
+
+
 def flag(
     panel: str,
     help: str,
@@ -162,6 +171,16 @@ class ModelFlags(Group):
         Literal["bf16", "int8"],
         flag("Model", "Numbers of the KV cache; int8 halves it.", "--kv-dtype", "--kv"),
     ] = "bf16"
+    mtp: Annotated[
+        str,
+        flag(
+            "Model",
+            "Tokens to draft ahead by the model's MTP layer: auto, off or 1 to 4.",
+            "--mtp",
+            metavar="N",
+            parser=drafts,
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ from typing import Any
 
 from qwen35cli import __version__
 from qwen35cli.app.conversation import Conversation, Result
-from qwen35cli.app.load import Loaded, Opened, kv_bytes_per_token
+from qwen35cli.app.load import Loaded, Opened, kv_bytes_per_token, remembering
+from qwen35cli.engine.depth import WARM_UP, Rounds
 from qwen35cli.engine.sampling import Sampling
 
 from .terminal import Terminal
@@ -33,6 +34,7 @@ def as_json(result: Result, loaded: Loaded, sampling: Sampling) -> dict[str, Any
             "decode_tok_s": _rounded(result.decode_rate),
             "total_s": _rounded(loaded.load_s + result.total_s),
         },
+        "mtp": _drafts(result.rounds, opened),
         "model": opened.source.name,
         "revision": opened.source.revision,
         "quant": opened.checkpoint.format,
@@ -52,6 +54,19 @@ def as_json(result: Result, loaded: Loaded, sampling: Sampling) -> dict[str, Any
     }
 
 
+def _drafts(rounds: Rounds | None, opened: Opened) -> dict[str, Any] | None:
+    """What looking ahead did; None where it was off."""
+    if rounds is None:
+        return None
+    return {
+        "mode": str(opened.mtp),
+        "rounds": rounds.count,  # of 0, 1, 2 … drafts
+        "tokens_per_round": _rounded(rounds.tokens_per_round),
+        "acceptance": [_rounded(share) for share in rounds.acceptance],
+        "round_cost": [_rounded(rounds.cost(drafts)) for drafts in range(len(rounds.count))],
+    }
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
@@ -66,12 +81,34 @@ def stats_line(result: Result, ctx: int) -> str:
         parts.append(f"first token {result.first_token_s:.2f} s")
     if (rate := result.decode_rate) is not None:
         parts.append(f"{rate:,.0f} tok/s" if rate >= 10 else f"{rate:.1f} tok/s")
+    if (rounds := result.rounds) is not None and (per_round := rounds.tokens_per_round) is not None:
+        parts.append(f"{per_round:.2f} tokens a round")
+        if _fell_back(rounds):
+            parts.append("drafts do not pay")
     return " · ".join([*parts, f"{result.context_tokens:,} of {ctx:,}"])
+
+
+def _fell_back(rounds: Rounds) -> bool:
+    """Whether most rounds were plain ones, and not just for being the first."""
+    return rounds.count[0] > max(2 * WARM_UP, sum(rounds.count) / 2)
+
+
+def drafts_line(rounds: Rounds) -> str:
+    """For `-v`: how often each number of tokens was drafted, what it cost, what was accepted."""
+    parts = []
+    for drafts, count in enumerate(rounds.count):
+        if count:
+            cost = rounds.cost(drafts)
+            at = f" at {cost:.2f} of a plain one" if cost is not None and drafts else ""
+            parts.append(f"{count:,} round{'' if count == 1 else 's'} of {drafts}{at}")
+    accepted = [f"{share:.0%}" for share in rounds.acceptance if share is not None]
+    line = "drafts: " + ", ".join(parts)
+    return f"{line} · accepted by depth {' '.join(accepted)}" if accepted else line
 
 
 def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
     """What runs, on what, and with how much room."""
-    text = opened.checkpoint.config.text
+    text = remembering(opened.checkpoint.config.text, opened.mtp)
     kv = _size(opened.ctx * kv_bytes_per_token(text, opened.kv_dtype))
     more = f"; up to {opened.largest_ctx:,} would fit" if opened.largest_ctx > opened.ctx else ""
     return [
@@ -79,7 +116,7 @@ def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
         f"{opened.device.type} · {opened.kernels.backend} kernels ({opened.kernels.description})",
         f"context {opened.ctx:,} ({opened.kv_dtype} KV {kv}{more}) · "
         f"thinking {'on' if conversation.thinking else 'off'} · "
-        f"images {'on' if opened.image_limits else 'off'}",
+        f"images {'on' if opened.image_limits else 'off'} · mtp {opened.mtp}",
     ]
 
 

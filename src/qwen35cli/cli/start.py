@@ -4,7 +4,7 @@ import secrets
 
 from qwen35cli.app import load as loading
 from qwen35cli.app.conversation import Conversation
-from qwen35cli.app.load import Loaded, LoadOptions, Opened
+from qwen35cli.app.load import Drafting, Loaded, LoadOptions, Opened
 from qwen35cli.app.quantize import Job
 from qwen35cli.app.question import Question, join_texts, load_pictures
 from qwen35cli.engine.sampling import Sampling, choose
@@ -40,6 +40,7 @@ def open_model(flags: Flags, terminal: Terminal) -> Opened:
             image_max_tokens=flags.input.image_max_tokens or None,
             quant=model.quant or "auto",
             store=settings.data_folder(),
+            mtp=drafting(model.mtp),
         ),
         make,
     )
@@ -49,6 +50,11 @@ def open_model(flags: Flags, terminal: Terminal) -> Opened:
             "install a C++ compiler, then: pip install --force-reinstall --no-deps qwen35cli",
         )
     return opened
+
+
+def drafting(flag: str) -> Drafting:
+    """`--mtp` as the loader takes it."""
+    return int(flag) if flag.isdigit() else "auto" if flag == "auto" else "off"
 
 
 def begin(opened: Opened, flags: Flags) -> Conversation:
