@@ -1,10 +1,12 @@
 """What drafting costs and brings, on weights of the real shapes.
 
     python -m benchmarks.speculate CHECKPOINT [--out FILE]
+    python -m benchmarks.speculate demo --questions 60 [--out FILE]
 
 Random weights accept nothing, so the acceptance is forced: the sampler takes a draft with a given
-probability, and another token else. Everything is measured in turn with plain decoding, so that a
-machine whose speed wavers does not decide. The figures are medians.
+probability, and another token else. With `--questions` the model answers so many held-out ones of
+the demo, and accepts what it does. Everything is measured in turn with plain decoding, so that a
+machine whose speed wavers does not decide. The figures are medians, for answers sums.
 """
 
 import argparse
@@ -19,12 +21,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.decode import cpu_name
-from qwen35cli.app.load import LoadOptions, load, open_model
+from qwen35cli.app.load import Loaded, LoadOptions, load, open_model
 from qwen35cli.engine.depth import MOST, Adaptive, Depth, Fixed, Rounds
 from qwen35cli.engine.generate import Step, generate
 from qwen35cli.engine.runner import Prompt, Runner
+from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.engine.speculate import speculate
 from qwen35cli.model.cache import DeltaCache
+from scripts.train_demo.batches import to_sample
+from scripts.train_demo.tasks import make_talk
 
 PROMPT = 32  # tokens
 TURNS = 12  # rounds of each depth
@@ -68,39 +73,95 @@ class ForcedSampler:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--questions", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--acceptance", type=float, default=0.8)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    opened = open_model(LoadOptions(model=str(options.checkpoint), ctx=4_096, device="cpu"))
+    opened = open_model(LoadOptions(model=options.checkpoint, ctx=4_096, device="cpu"))
     loaded = load(opened, pictures=False, drafts=True)
-    runner = loaded.runner
-    runner.__class__ = ForcedRunner
-    assert isinstance(runner, ForcedRunner)
-    runner.shown = []
     figures: dict[str, Any] = {
         "machine": cpu_name(),
+        "checkpoint": opened.source.name,
         "format": opened.checkpoint.format,
         "threads": options.threads,
         "kernels": opened.kernels.description,
-        **round_costs(runner),
-        **state_costs(runner),
     }
-    for drafts in range(1, MOST + 1):
-        gain, _ = gain_of(runner, options.acceptance, lambda drafts=drafts: Fixed(drafts))
-        figures[f"gain_{drafts}_at_{options.acceptance}"] = gain
-    auto, rounds = gain_of(runner, options.acceptance, Adaptive)
-    figures[f"gain_auto_at_{options.acceptance}"] = auto
-    figures["auto_rounds"] = rounds.count
-    nothing, rounds = gain_of(runner, 0.0, Adaptive, tokens=200, runs=3)
-    figures["gain_auto_at_0"] = nothing
-    figures["auto_rounds_at_0"] = rounds.count
+    if options.questions:
+        figures |= answers(loaded, options.questions)
+    else:
+        figures |= forced(loaded.runner, options.acceptance)
     text = json.dumps(figures, indent=1) + "\n"
     print(text, end="")
     if options.out:
         options.out.write_text(text)
+
+
+def forced(runner: Runner, acceptance: float) -> dict[str, Any]:
+    """Costs of rounds, and gains at a given acceptance and at none."""
+    runner.__class__ = ForcedRunner
+    assert isinstance(runner, ForcedRunner)
+    runner.shown = []
+    figures: dict[str, Any] = {"acceptance": acceptance, **round_costs(runner)}
+    figures |= state_costs(runner)
+    for drafts in range(1, MOST + 1):
+        gain, _ = gain_of(runner, acceptance, lambda drafts=drafts: Fixed(drafts))
+        figures[f"gain_{drafts}"] = gain
+    figures["gain_auto"], rounds = gain_of(runner, acceptance, Adaptive)
+    figures["auto_rounds"] = rounds.count
+    figures["gain_auto_at_0"], rounds = gain_of(runner, 0.0, Adaptive, tokens=200, runs=3)
+    figures["auto_rounds_at_0"] = rounds.count
+    return figures
+
+
+def answers(loaded: Loaded, count: int) -> dict[str, Any]:
+    """Wall time of whole answers, prompt included, over that of plain decoding; likewise behind
+    the first token."""
+    tokenizer, runner = loaded.opened.tokenizer, loaded.runner
+    plain = Runner(runner.model, capacity=runner.capacity)
+    rng, auto = random.Random(0), Adaptive()
+    depths = {"plain": None, "auto": auto} | {f"{n}": Fixed(n) for n in range(1, MOST + 1)}
+    whole, behind = (dict.fromkeys(depths, 0.0) for _ in range(2))
+    rounds = {name: Rounds() for name in depths}
+    tokens = 0
+    for number in range(count):
+        kind: Any = ("faq", "sum", "recall")[number % 3]
+        sample = to_sample(make_talk(kind, rng, held_out=True, longest=40), tokenizer)
+        prompt, made = Prompt(tuple(sample.ids[: sample.prompt])), []
+        for name, depth in depths.items():
+            engine = runner if depth else plain
+            engine.reset()
+            common: Any = {"stop": tokenizer.stop_ids, "max_tokens": 160}
+            sampler = Sampler(Sampling(temperature=0), tokenizer.vocab_size)
+            start = first = time.perf_counter()
+            events = (
+                speculate(engine, prompt, sampler, depth=depth, rounds=rounds[name], **common)
+                if depth
+                else generate(engine, prompt, sampler, **common)
+            )
+            answer = []
+            for event in events:
+                if isinstance(event, Step):
+                    first = first if answer else time.perf_counter()
+                    answer.append(event.token)
+            end = time.perf_counter()
+            if number >= count // 10:  # the first ones warm up
+                whole[name] += end - start
+                behind[name] += end - first
+            made.append(answer)
+        assert all(answer == made[0] for answer in made)
+        tokens += len(made[0])
+    return {
+        "questions": count,
+        "tokens": tokens,
+        "plain_token_s": behind["plain"] / tokens,
+        "acceptance": [round(share or 0.0, 4) for share in rounds[f"{MOST}"].acceptance],
+        "auto_rounds": rounds["auto"].count,
+        **{f"whole_gain_{name}": whole["plain"] / taken for name, taken in whole.items()},
+        **{f"gain_{name}": behind["plain"] / taken for name, taken in behind.items()},
+    }
 
 
 def round_costs(runner: Runner) -> dict[str, Any]:

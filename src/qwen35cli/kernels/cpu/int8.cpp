@@ -37,33 +37,35 @@ template <int R, int T>
 void dots(const uint8_t* w, long pitch, long stride, const Block* x, long blocks, long K,
           const bf16* scale, float* y, long y_stride) {
     Vec sums[R][T] = {};
-    float rest[R][T] = {};
-    for (long b = 0; b < blocks; b++, w += BLOCK) {
-        long count = K - b * BLOCK < BLOCK ? K - b * BLOCK : BLOCK, k = 0;
+    for (long b = 0; b < blocks; b++) {
+        const long whole = (K - b * BLOCK < BLOCK ? K - b * BLOCK : BLOCK) / STEP * STEP;
+        const uint8_t* from = w + b * BLOCK;
         Ints part[R][T];
         for (int t = 0; t < T; t++)
             for (int r = 0; r < R; r++) part[r][t] = load_ints(x[t * blocks + b].start);
-        for (; k + STEP <= count; k += STEP) {
+        for (long k = 0; k < whole; k += STEP) {
             Ints row[R];
-            for (int r = 0; r < R; r++) row[r] = load16(w + r * stride * pitch + k);
+            for (int r = 0; r < R; r++) row[r] = load16(from + r * stride * pitch + k);
             for (int t = 0; t < T; t++) {
                 Ints values = load_ints(x[t * blocks + b].q + k);
                 for (int r = 0; r < R; r++) part[r][t] = dot2(part[r][t], row[r], values);
             }
         }
-        for (int t = 0; t < T; t++) {
-            const Block& block = x[t * blocks + b];
-            for (int r = 0; r < R; r++) {
-                sums[r][t] += to_float(part[r][t]) * block.scale;
-                int32_t total = 0;
-                for (long j = k; j < count; j++) total += (w[r * stride * pitch + j] - 128) * block.q[j];
-                rest[r][t] += (float)total * block.scale;
-            }
-        }
-    }
-    for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++)
-            y[t * y_stride + r * stride] = (sum(sums[r][t]) + rest[r][t]) * widen(scale[r * stride]);
+            for (int r = 0; r < R; r++) sums[r][t] += to_float(part[r][t]) * x[t * blocks + b].scale;
+    }
+    for (int t = 0; t < T; t++)
+        for (int r = 0; r < R; r++) {
+            float total = sum(sums[r][t]);
+            if (long left = K % STEP) {
+                const Block& block = x[t * blocks + blocks - 1];
+                int32_t rest = 0;
+                for (long k = K - left; k < K; k++)
+                    rest += (w[r * stride * pitch + k] - 128) * block.q[k % BLOCK];
+                total += (float)rest * block.scale;
+            }
+            y[t * y_stride + r * stride] = total * widen(scale[r * stride]);
+        }
 }
 
 #else
