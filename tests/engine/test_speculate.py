@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from qwen35cli.engine.generate import Step, generate
 from qwen35cli.engine.runner import Prefill, Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.engine.speculate import speculate
-from qwen35cli.kernels import select
+from qwen35cli.kernels import reference, select
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.rotary import prompt_positions
 from tests.engine.test_runner import IMAGE, RAW, ids_of, prompt_with_pictures
@@ -273,9 +274,11 @@ def test_an_interruption_in_a_round_takes_the_round_back(model, monkeypatch, whe
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    at = (ours.drafter.head, "likeliest") if where == "drafting" else (ours, "_read")
     with monkeypatch.context() as patch:
-        patch.setattr(*at, interrupted)
+        if where == "drafting":
+            patch.setattr(DraftHead, "candidates", property(interrupted))
+        else:
+            patch.setattr(ours, "_read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(events)
     again = runner(model)
@@ -283,6 +286,27 @@ def test_an_interruption_in_a_round_takes_the_round_back(model, monkeypatch, whe
         pass
     same_drafter(ours, again)
     same_memory(ours, theirs)
+
+
+def test_drafts_in_one_call_are_those_made_one_by_one(model):
+    kernels = replace(model.kernels, draft_loop=reference.draft_by_draft)
+    other = tiny_model(RAW, dtype=torch.bfloat16, kernels=kernels)
+    engines = [runner(model), runner(other)]
+    for engine in engines:
+        list(engine.prefill(PROMPT))
+    loops = [e.model.mtp.loop(e.cache.mtp, None) for e in engines if e.drafter.draft(3, 1)]
+    assert loops[0] is not None and loops[1] is None
+    for engine in engines:
+        engine.drafter.undo()
+    token, made = 3, []
+    for count in (4, 1, 3, 2, 4):
+        one, two = (engine.look_ahead(token, count) for engine in engines)
+        assert one[0] == two[0]
+        made += one[0]
+        for engine in engines:
+            engine.keep(1 + count // 2)
+        token = 17 * count
+    assert len(set(made)) > 5
 
 
 class Chain:

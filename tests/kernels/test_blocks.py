@@ -1,5 +1,7 @@
 """All blocks in one call, against the reference; against op by op: tests/model/test_stack.py."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,9 +10,12 @@ from qwen35cli.kernels.operands import (
     FEW,
     AttentionMixer,
     BlockWeights,
+    Candidates,
     DeltaLog,
     DeltaMixer,
     DeltaWeights,
+    DraftWeights,
+    Int8,
     Int8Rows,
     Replay,
 )
@@ -109,3 +114,60 @@ def test_stack_agrees_with_reference(native, logged, dtype, poisoned):
         if isinstance(one.mixer, DeltaMixer):
             torch.testing.assert_close(one.mixer.state, other.mixer.state, **TOLERANCE)
             torch.testing.assert_close(one.mixer.rows, other.mixer.rows, **TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("embedding", ["bf16", "int8"])
+@pytest.mark.parametrize("native", NATIVE, ids=name)
+def test_draft_loop_agrees_with_reference(native, embedding, dtype, poisoned):
+    loops = []
+    for compiled in (True, False):
+        torch.manual_seed(0)
+        block = BlockWeights(
+            random(D, scale=0.1).bfloat16(),
+            random(D, scale=0.1).bfloat16(),
+            1e-6,
+            attention(dtype),
+            matrix(INNER, D),
+            matrix(INNER, D),
+            matrix(D, INNER),
+        )
+        table = random(300, D)
+        rows = table.bfloat16()
+        if embedding == "int8":
+            rows = Int8(*reference.quantize_int8(table), (300, D))
+        norms = [random(D, scale=0.1).bfloat16() for _ in range(3)]
+        fc = matrix(D, 2 * D)
+        weights = DraftWeights(rows, *norms[:2], fc, block, norms[2], 1e-6)
+        loop = native.blocks.draft_loop(weights) if compiled else reference.draft_loop(weights)
+        loops.append(loop)
+        head = [matrix(100, D), matrix(20, D), matrix(30, D)]
+    ids = torch.randperm(50)[:30] + 150
+    choices = [
+        [Candidates(head[0], 0)],
+        [Candidates(head[0], 0), Candidates(head[1], 280)],
+        [Candidates(head[0], 0), Candidates(head[1], 280), Candidates(head[2], 0, ids)],
+    ]
+    start, made = 0, set()
+    for turn in range(9):
+        count = 1 + turn % 4
+        hidden, angles = random(1, 1, D), random(1, count, R)
+        arguments = (turn, hidden, angles.cos(), angles.sin(), start, choices[turn % 3])
+        actual, expected = (loop(*arguments) for loop in loops)
+        assert actual == expected
+        start += 1 + turn % 2
+        made.update(actual)
+    assert len(made) > 8
+
+
+@pytest.mark.parametrize("native", NATIVE[:1], ids=name)
+def test_draft_loop_knows_what_it_can_read(native):
+    torch.manual_seed(0)
+    block = blocks(torch.bfloat16)[1]
+    norms = [random(D).bfloat16() for _ in range(3)]
+    table = matrix(300, D)
+    known = DraftWeights(table, *norms[:2], matrix(D, 2 * D), block, norms[2], 1e-6)
+    assert native.blocks.draft_loop(known) is not None
+    for part, other in (("embedding", table.float()), ("fc", known.fc.float())):
+        assert native.blocks.draft_loop(replace(known, **{part: other})) is None
+    assert native.blocks.draft_loop(replace(known, norm=norms[2].float())) is None

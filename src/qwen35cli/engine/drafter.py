@@ -82,18 +82,28 @@ class Drafter:
         assert self._last is not None and not self._drafted
         self._catch_up()
         length = self.cache.length
-        (hidden, position), drafts, kept = self._last, [token], length
-        following = position + torch.arange(count, device=position.device)
-        cos, sin = (torch.split(angles, 1, dim=1) for angles in self.mtp.rotary(following))
+        (hidden, position), kept = self._last, length
+        positions = position + torch.arange(count, device=position.device)
+        loop = self.mtp.loop(self.cache, self.model.language_model.embed_tokens.operand)
         try:
-            for here in zip(cos, sin, strict=True):
-                ids = torch.tensor([drafts[-1:]], device=position.device)
-                hidden = self.mtp.turned(self.model.embed(ids), hidden, *here, self.cache)
-                drafts.append(self.head.likeliest(hidden[0, 0]))
+            if loop is None:
+                drafts = self._draft_by_draft(token, hidden, positions)
+            else:
+                self.cache.advance(count)
+                angles = self.mtp.rotary(positions)
+                drafts = loop(token, hidden, *angles, length, self.head.candidates)
             kept = length + 1  # the pair with `token` stays: its state is the target's
             self._drafted = True
         finally:
             self.cache.rollback(kept)
+        return drafts
+
+    def _draft_by_draft(self, token: int, hidden: Tensor, positions: Tensor) -> list[int]:
+        drafts = [token]
+        for position in torch.split(positions, 1, dim=-1):
+            embeds = self.model.embed(torch.tensor([drafts[-1:]], device=hidden.device))
+            hidden = self.mtp(embeds, hidden, position, self.cache)
+            drafts.append(self.head.likeliest(hidden[0, 0]))
         return drafts[1:]
 
     def undo(self) -> None:

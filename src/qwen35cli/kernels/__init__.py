@@ -14,7 +14,16 @@ from torch import Tensor
 from qwen35cli.errors import UsageError
 
 from . import reference
-from .operands import BlockWeights, DeltaWeights, Replay, Rows, Stack, Weight
+from .operands import (
+    BlockWeights,
+    DeltaWeights,
+    DraftLoop,
+    DraftWeights,
+    Replay,
+    Rows,
+    Stack,
+    Weight,
+)
 
 if TYPE_CHECKING:
     from .cpu import Native
@@ -54,6 +63,7 @@ class Kernels:
         [Tensor, Tensor, Tensor, Tensor, DeltaWeights, Tensor, Tensor, Replay | None], Tensor
     ]
     stack: Callable[[tuple[BlockWeights, ...]], Stack | None]
+    draft_loop: Callable[[DraftWeights], DraftLoop | None]
 
 
 def _reference() -> Kernels:
@@ -82,6 +92,7 @@ def _reference() -> Kernels:
         segment_attention=reference.segment_attention,
         delta_mix=reference.delta_mix,
         stack=reference.op_by_op,
+        draft_loop=reference.draft_by_draft,
     )
 
 
@@ -121,6 +132,7 @@ def compiled(native: "Native") -> Kernels:
         sigmoid_gate=native.attention.sigmoid_gate,
         delta_mix=native.delta.delta_mix,
         stack=native.blocks.stack,
+        draft_loop=native.blocks.draft_loop,
         quantize_int4=native.quantize.int4,
         quantize_int8=native.quantize.int8,
         quantize_nf4=native.quantize.nf4,

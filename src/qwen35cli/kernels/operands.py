@@ -132,6 +132,54 @@ class BlockWeights:
     down: Weight
 
 
+@dataclass(frozen=True, slots=True)
+class DraftWeights:
+    """The MTP layer with its memory, and the embedding that it shares."""
+
+    embedding: Weight  # (V, D)
+    embedding_norm: Tensor  # (D,) as an offset from one, and so the others
+    hidden_norm: Tensor
+    fc: Weight  # (D, 2 D)
+    block: BlockWeights
+    norm: Tensor
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Rows of the output head, and the ids that they stand for."""
+
+    rows: Weight  # (N, D), ready to be multiplied with
+    first: int  # the ids run from here
+    ids: Tensor | None = None  # (N,) int64, where they do not run
+
+
+class DraftLoop(Protocol):
+    """All drafts of a round, compiled into one call."""
+
+    def __call__(
+        self,
+        token: int,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        start: int,
+        candidates: Sequence[Candidates],
+    ) -> list[int]:
+        """The likeliest tokens after `token`, each from the one before.
+
+        Args:
+            hidden: (1, 1, D) the target's state, after its norm, of the token before.
+            cos, sin: (1, N, R) of the N drafts.
+            start: tokens that the memory holds; those of the drafts go behind them.
+            candidates: where the best is taken from; the first of equals.
+
+        Returns:
+            N ids.
+        """
+        ...
+
+
 class Stack(Protocol):
     """All blocks of a model with their memories, compiled into one call."""
 

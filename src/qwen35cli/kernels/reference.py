@@ -15,9 +15,12 @@ from .operands import (
     NF4,
     AttentionMixer,
     BlockWeights,
+    Candidates,
     DeltaLog,
     DeltaMixer,
     DeltaWeights,
+    DraftLoop,
+    DraftWeights,
     Int4,
     Int8,
     Int8Rows,
@@ -648,6 +651,48 @@ def stack(blocks: tuple[BlockWeights, ...]) -> Stack:
         return x
 
     return run
+
+
+def draft_by_draft(weights: DraftWeights) -> DraftLoop | None:
+    """What a backend says that has no `draft_loop`: the drafter goes from draft to draft itself."""
+    return None
+
+
+def draft_loop(weights: DraftWeights) -> DraftLoop:
+    """All drafts of a round: what `MTP` does, without modules, and the choice of the likeliest."""
+    w = weights
+    block = stack((w.block,))
+
+    def run(
+        token: int,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        start: int,
+        candidates: Sequence[Candidates],
+    ) -> list[int]:
+        drafts = [token]
+        for i in range(cos.shape[1]):
+            embeds = rows(w.embedding, torch.tensor([[drafts[-1]]])).to(hidden.dtype)
+            normed = (
+                rms_norm(embeds, w.embedding_norm, w.eps),
+                rms_norm(hidden, w.hidden_norm, w.eps),
+            )
+            x = linear(torch.cat(normed, dim=-1), w.fc)
+            x = block(x, cos[:, i : i + 1], sin[:, i : i + 1], start + i, None)
+            hidden = rms_norm(x, w.norm, w.eps)
+            logits = torch.cat([linear(hidden[0, 0], each.rows) for each in candidates])
+            ids = torch.cat([_ids(each) for each in candidates])
+            drafts.append(int(ids[logits.argmax()]))
+        return drafts[1:]
+
+    return run
+
+
+def _ids(candidates: Candidates) -> Tensor:
+    if candidates.ids is not None:
+        return candidates.ids
+    return torch.arange(candidates.first, candidates.first + candidates.rows.shape[0])
 
 
 def _attend(

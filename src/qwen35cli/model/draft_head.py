@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qwen35cli.kernels import Kernels
-from qwen35cli.kernels.operands import NF4, Weight
+from qwen35cli.kernels.operands import NF4, Candidates, Weight
 
 COMMON = 65_536  # ids from the start of the vocabulary
 USED = 4_096  # ids of the conversation, at most
@@ -93,22 +93,25 @@ class DraftHead:
         if isinstance(head, NF4) or common == control:
             common = control = tokens
         self._shortlist = Shortlist(common, control)
-        self._slices: dict[tuple[int, int], Weight] = {}
+        self._slices: dict[tuple[int, int], Candidates] = {}
         self._fixed = [(0, common)]
         if control < tokens:
             self._fixed.append((control, tokens))
         self._room = _room(head, USED) if common < control else None
+        self._ids = torch.empty(USED, dtype=torch.int64)
         self._copied = 0
-        self._used: Weight | None = None
+        self._used: Candidates | None = None
 
     def use(self, ids: Iterable[int]) -> None:
         """Let these ids be drafted too, as far as there is room."""
         self._shortlist.use(ids)
-        used = self._shortlist.used
-        if self._room is not None and len(used) > self._copied:
-            _copy_rows(self._head, used[self._copied :], self._room, self._copied)
+        used, copied = self._shortlist.used, self._copied
+        if self._room is not None and len(used) > copied:
+            _copy_rows(self._head, used[copied:], self._room, copied)
+            self._ids[copied : len(used)] = torch.tensor(used[copied:])
             self._copied = len(used)
-            self._used = self.kernels.prepare(_slice(self._room, 0, self._copied))
+            rows = self.kernels.prepare(_slice(self._room, 0, len(used)))
+            self._used = Candidates(rows, 0, self._ids[: len(used)])
 
     def clear(self) -> None:
         """Forget what the conversation used."""
@@ -116,26 +119,27 @@ class DraftHead:
         self._copied = 0
         self._used = None
 
+    @property
+    def candidates(self) -> list[Candidates]:
+        """The rows of the shortlist, as it is now."""
+        ranges = [*self._fixed, *self._shortlist.blocks]
+        return [*map(self._rows, ranges), *([self._used] if self._used is not None else [])]
+
     def likeliest(self, hidden: Tensor) -> int:
         """The id with the highest logit for a hidden state (D,), among those of the shortlist."""
-        ranges = [*self._fixed, *self._shortlist.blocks]
-        matrices = [self._rows(*ids) for ids in ranges]
-        if self._used is not None:
-            matrices.append(self._used)
-        logits = self.kernels.project(hidden[None], tuple(matrices))
-        if len(logits) == 1:
-            return int(logits[0].argmax())
+        candidates = self.candidates
+        logits = self.kernels.project(hidden[None], tuple(each.rows for each in candidates))
         best = [values[0].argmax() for values in logits]
         highest = [float(values[0, at]) for values, at in zip(logits, best, strict=True)]
         part = max(range(len(best)), key=highest.__getitem__)
-        row = int(best[part])
-        return self._shortlist.used[row] if part == len(ranges) else ranges[part][0] + row
+        row, ids = int(best[part]), candidates[part].ids
+        return candidates[part].first + row if ids is None else int(ids[row])
 
-    def _rows(self, first: int, last: int) -> Weight:
-        """Rows of the head, ready to be multiplied with."""
-        if (first, last) not in self._slices:
-            self._slices[first, last] = self.kernels.prepare(_slice(self._head, first, last))
-        return self._slices[first, last]
+    def _rows(self, ids: tuple[int, int]) -> Candidates:
+        if ids not in self._slices:
+            rows = self.kernels.prepare(_slice(self._head, *ids))
+            self._slices[ids] = Candidates(rows, ids[0])
+        return self._slices[ids]
 
 
 def _slice(weight: Weight, first: int, last: int) -> Weight:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
-from qwen35cli.kernels.operands import FEW, Stack
+from qwen35cli.kernels.operands import DraftLoop, DraftWeights, Weight
 
 from .cache import KVCache
 from .config import TextConfig
@@ -34,7 +34,7 @@ class MTP(nn.Module):
         self.norm = RMSNorm(D, eps, kernels, dtype)
         self.rotary = Rotary(config.rotary)
         self.kernels = kernels
-        self._stacks: WeakKeyDictionary[KVCache, Stack | None] = WeakKeyDictionary()
+        self._loops: WeakKeyDictionary[KVCache, DraftLoop | None] = WeakKeyDictionary()
 
     def forward(
         self, embeds: Tensor, hidden: Tensor, positions: Tensor, cache: KVCache | None = None
@@ -51,19 +51,9 @@ class MTP(nn.Module):
         Returns:
             (B, T, D), after `mtp.norm`.
         """
-        return self.turned(embeds, hidden, *self.rotary(positions), cache)
-
-    def turned(
-        self, embeds: Tensor, hidden: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None
-    ) -> Tensor:
-        """`forward` for positions whose `rotary` is known, (B, T, R) each."""
-        x = self._joined(embeds, hidden)
-        if cache is not None and x.shape[1] <= FEW and (stack := self._stack(cache)) is not None:
-            start = cache.length
-            cache.advance(x.shape[1])
-            return self.norm(stack(x, cos, sin, start, None))
+        x, turned = self._joined(embeds, hidden), self.rotary(positions)
         for layer in self.layers:
-            x = layer(x, cos, sin, cache)
+            x = layer(x, *turned, cache)
         return self.norm(x)
 
     def remember(self, embeds: Tensor, hidden: Tensor, positions: Tensor, cache: KVCache) -> None:
@@ -77,10 +67,19 @@ class MTP(nn.Module):
         parts = self.pre_fc_norm_embedding(embeds), self.pre_fc_norm_hidden(hidden)
         return self.fc(torch.cat(parts, dim=-1))
 
-    def _stack(self, cache: KVCache) -> Stack | None:
-        """The layer in one call, where the backend has that; made once for each cache."""
-        if cache not in self._stacks:
+    def loop(self, cache: KVCache, embedding: Weight) -> DraftLoop | None:
+        """All drafts of a round in one call, where the backend has that; once for each cache."""
+        if cache not in self._loops:
             (layer,) = self.layers
             assert isinstance(layer, Block)
-            self._stacks[cache] = self.kernels.stack((layer.with_memory(cache),))
-        return self._stacks[cache]
+            weights = DraftWeights(
+                embedding,
+                self.pre_fc_norm_embedding.weight,
+                self.pre_fc_norm_hidden.weight,
+                self.fc.operand,
+                layer.with_memory(cache),
+                self.norm.weight,
+                self.norm.eps,
+            )
+            self._loops[cache] = self.kernels.draft_loop(weights)
+        return self._loops[cache]

@@ -1,8 +1,12 @@
-// All blocks of the text model for the few tokens of a decode step, one op after the other without
-// going back to Python, which costs a tenth of a token's time there.
+// All blocks of the text model for the few tokens of a decode step, and all drafts of a round, one op
+// after the other without going back to Python, which costs a tenth of a token's time there.
+#include <math.h>
+
 #include "ops.h"
 
 namespace {
+
+constexpr long MOST_CANDIDATES = 16;  // matrices
 
 enum Mixer : long { DELTA, ATTENTION };
 
@@ -88,6 +92,40 @@ struct Step {
     }
 };
 
+// What the MTP layer has besides its block. The y of `fc` is room for one token.
+struct Drafter {
+    Matrix embedding, fc;
+    const bf16 *embedding_norm, *hidden_norm, *norm;
+    float *joined, *hidden;  // room for 2 D and for D
+};
+
+// Rows of the output head, and the ids that they stand for: from `first` on, or those listed.
+struct Candidates {
+    Matrix rows;
+    long first;
+    const int64_t* ids;
+};
+
+void look_up(const Matrix& m, int64_t id, float* x, long D) {
+    if (m.kind == INT8)
+        look_up_int8((const uint8_t*)m.codes, (const bf16*)m.scale, &id, x, 1, m.N, D);
+    else
+        for (long i = 0; i < D; i++) x[i] = widen(((const bf16*)m.codes)[id * D + i]);
+}
+
+// The id of the highest logit; the first of them where several are equal.
+int64_t likeliest(const Candidates* candidates, long count) {
+    float highest = -INFINITY;
+    int64_t id = candidates->ids ? candidates->ids[0] : candidates->first;
+    for (const Candidates* c = candidates; c < candidates + count; c++)
+        for (long i = 0; i < c->rows.N; i++)
+            if (c->rows.y[i] > highest) {
+                highest = c->rows.y[i];
+                id = c->ids ? c->ids[i] : c->first + i;
+            }
+    return id;
+}
+
 }  // namespace
 
 // x [T, D] goes through `count` blocks, in place; `start` tokens are in their caches. cos, sin [T, R].
@@ -108,5 +146,32 @@ EXPORT void blocks(ForkJoin fork_join, int threads, const Layer* layers, long co
         Matrix both[2] = {b.gate, b.up};
         project(fork_join, threads, both, 2, shape->normed, T, shape->D, 1);
         step.add(b.down, b.gate.y, shape->inner);
+    }
+}
+
+// Drafts `count` tokens after `token`, one after the other, and puts them into `drafts`. `hidden` [D] is
+// the target's state of the token before; `start` tokens are in the layer's cache, and `count` more will
+// be. cos, sin [count, R]; the embedding is BF16 or INT8; `spans` and `scratch` serve `attention` up to
+// the last draft.
+EXPORT void draft(ForkJoin fork_join, int threads, const Drafter* drafter, const Layer* layer,
+                  const Shape* shape, const Candidates* candidates, long candidate_count, long token,
+                  const float* hidden, const float* cos, const float* sin, long spans, float* scratch,
+                  long count, long start, float eps, int64_t* drafts) {
+    const Drafter& d = *drafter;
+    const long D = shape->D;
+    float* x = d.fc.y;
+    Matrix heads[MOST_CANDIDATES];
+    for (long i = 0; i < candidate_count; i++) heads[i] = candidates[i].rows;
+    for (long i = 0; i < count; i++, cos += shape->R, sin += shape->R, hidden = d.hidden) {
+        look_up(d.embedding, i ? drafts[i - 1] : token, x, D);
+        rms_norm(fork_join, threads, x, d.embedding_norm, d.joined, 1, D, eps);
+        rms_norm(fork_join, threads, hidden, d.hidden_norm, d.joined + D, 1, D, eps);
+        project(fork_join, threads, &d.fc, 1, d.joined, 1, 2 * D, 0);
+        long needed = attention_spans(threads, 1, 1, shape->KV, start + i + 1);
+        blocks(fork_join, threads, layer, 1, shape, x, cos, sin, needed < spans ? needed : spans, scratch,
+               nullptr, nullptr, 0, 1, start + i, eps);
+        rms_norm(fork_join, threads, x, d.norm, d.hidden, 1, D, eps);
+        project(fork_join, threads, heads, candidate_count, d.hidden, 1, D, 0);
+        drafts[i] = likeliest(candidates, candidate_count);
     }
 }

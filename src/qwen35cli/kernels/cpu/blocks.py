@@ -1,4 +1,4 @@
-"""All blocks of a model in one compiled call, for the few tokens of a decode step."""
+"""All blocks of a model in one compiled call, for a decode step, and all drafts of a round."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,14 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import (
     FEW,
+    NF4,
     AttentionMixer,
     BlockWeights,
+    Candidates,
     DeltaMixer,
+    DraftLoop,
+    DraftWeights,
+    Int4,
     Replay,
     Stack,
     key_heads,
@@ -22,6 +27,7 @@ from .library import Foreign, Library, alike, longs
 from .linear import compiled, matrix
 
 DELTA, ATTENTION = range(2)  # as in blocks.cpp
+MOST_CANDIDATES = 16  # as there
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +36,20 @@ class BlockOps:
 
     fork_join: int | None
     blocks_of: Foreign
+    draft_of: Foreign
     attention: AttentionOps
     delta: DeltaOps
 
     @classmethod
     def open(cls, library: Library, attention: AttentionOps, delta: DeltaOps) -> "BlockOps":
         """Of one compiled variant, whose other ops are given."""
-        function = library.function("blocks", "pi" + "plp" + "ppp" + "lp" + "pp" + "lllf")
-        return cls(library.fork_join, function, attention, delta)
+        return cls(
+            library.fork_join,
+            library.function("blocks", "pi" + "plp" + "ppp" + "lp" + "pp" + "lllf"),
+            library.function("draft", "pi" + "ppp" + "pll" + "ppp" + "lp" + "llfp"),
+            attention,
+            delta,
+        )
 
     def stack(self, blocks: tuple[BlockWeights, ...]) -> Stack | None:
         """See `reference.stack`. None where an op of the model would go to the reference."""
@@ -46,6 +58,17 @@ class BlockOps:
         if len({_sizes(block.mixer) for block in blocks}) > len(kinds) or len(shared) > 1:
             return None
         return CompiledStack(self, blocks) if all(map(self._knows, blocks)) else None
+
+    def draft_loop(self, weights: DraftWeights) -> DraftLoop | None:
+        """See `reference.draft_loop`. None where an op would go to the reference."""
+        norms = (weights.embedding_norm, weights.hidden_norm, weights.norm)
+        known = self._knows(weights.block) and compiled(weights.fc)
+        if not known or not all(norm.dtype == torch.bfloat16 for norm in norms):
+            return None
+        if isinstance(weights.embedding, Int4 | NF4) or not compiled(weights.embedding):
+            return None
+        assert weights.eps == weights.block.eps
+        return CompiledDrafts(self, weights)
 
     def _knows(self, block: BlockWeights) -> bool:
         mixer = block.mixer
@@ -180,3 +203,73 @@ class CompiledStack:
         assert keys.stride() == values.stride() and keys.stride()[2:] == (keys.shape[3], 1)
         cached = (keys.data_ptr(), values.data_ptr(), key_scale or 0, value_scale or 0)
         return q_norm, k_norm, *cached, half
+
+
+class CompiledDrafts:
+    """The MTP layer as the C++ side reads it; keeps every tensor whose address it has taken."""
+
+    def __init__(self, ops: BlockOps, weights: DraftWeights) -> None:
+        self.ops = ops
+        self.stack = CompiledStack(ops, (weights.block,))
+        D = weights.fc.shape[0]
+        self.x, self.joined, self.hidden = torch.empty(D), torch.empty(2 * D), torch.empty(D)
+        norms = [
+            norm.contiguous()
+            for norm in (weights.embedding_norm, weights.hidden_norm, weights.norm)
+        ]
+        self.held = (weights, norms)
+        self.fields = longs(
+            [
+                *matrix(weights.embedding),
+                *matrix(weights.fc, self.x.data_ptr()),
+                *(tensor.data_ptr() for tensor in (*norms, self.joined, self.hidden)),
+            ]
+        )
+
+    def __call__(
+        self,
+        token: int,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        start: int,
+        candidates: Sequence[Candidates],
+    ) -> list[int]:
+        """See `DraftLoop`."""
+        assert hidden.dtype == cos.dtype == sin.dtype == torch.float32
+        assert len(candidates) <= MOST_CANDIDATES
+        cos, sin, hidden = cos.contiguous(), sin.contiguous(), hidden.contiguous()
+        threads, count = torch.get_num_threads(), cos.shape[1]
+        heads, Dh, KV = self.stack.attention_sizes
+        spans, scratch = self.ops.attention.scratch(threads, 1, 1, heads, Dh, KV, start + count)
+        logits = torch.empty(sum(each.rows.shape[0] for each in candidates))
+        fields: list[int] = []
+        at = logits.data_ptr()
+        for each in candidates:
+            ids = 0
+            if each.ids is not None:
+                assert each.ids.dtype == torch.int64 and each.ids.is_contiguous()
+                ids = each.ids.data_ptr()
+            fields += (*matrix(each.rows, at), each.first, ids)
+            at += each.rows.shape[0] * logits.itemsize
+        drafts = torch.empty(count, dtype=torch.int64)
+        self.ops.draft_of(
+            self.ops.fork_join,
+            threads,
+            self.fields,
+            self.stack.layers,
+            longs((*self.stack.sizes, cos.shape[-1], *self.stack.rest)),
+            longs(fields),
+            len(candidates),
+            token,
+            hidden.data_ptr(),
+            cos.data_ptr(),
+            sin.data_ptr(),
+            spans,
+            scratch.data_ptr(),
+            count,
+            start,
+            self.stack.eps,
+            drafts.data_ptr(),
+        )
+        return drafts.tolist()

@@ -32,5 +32,10 @@ EXPORT void attention(ForkJoin fork_join, int threads, const float* q, const voi
                       long B, long T, long H, long Dh, long KV, long S, long batch_step, long head_step,
                       int size);
 
+EXPORT long attention_spans(int threads, long B, long T, long KV, long S);
+
+EXPORT long look_up_int8(const uint8_t* codes, const bf16* scale, const int64_t* ids, float* out,
+                         long count, long N, long K);
+
 EXPORT void sigmoid_gate(ForkJoin fork_join, int threads, const float* x, const float* gate, float* y,
                          long tokens, long H, long Dh, long gate_head, long gate_token);
