@@ -98,6 +98,31 @@ def start(result: dict[str, Any]) -> str:
     )
 
 
+def drafts(forced: dict[str, Any], own: dict[str, Any]) -> str:
+    """What drafts cost and bring, from `benchmarks.speculate`."""
+    lines = [
+        "| drafts in a round | 1 | 2 | 3 | 4 | auto |",
+        "|---|---:|---:|---:|---:|---:|",
+        row("int4: cost of a round, in plain tokens", forced, "round_cost_", auto=False),
+        row(f"int4: speed at {forced['acceptance']:.0%} acceptance, over plain", forced, "gain_"),
+        row("demo: speed on its own questions, over plain", own, "gain_"),
+        row("demo: the same, with the prompt", own, "whole_gain_"),
+    ]
+    accepted = ", ".join(f"{share:.1%}" for share in own["acceptance"])
+    return "\n".join(lines) + (
+        f"\n\n{forced['machine']}, {forced['threads']} threads. At no acceptance `auto` reaches "
+        f"{forced['gain_auto_at_0']:.0%} of plain decoding over 200 tokens. The demo accepts "
+        f"{accepted} of the drafts at depth 1 to 4 ({own['questions']} questions)."
+    )
+
+
+def row(label: str, result: dict[str, Any], prefix: str, auto: bool = True) -> str:
+    """Figures of one to four drafts, and of as many as pay."""
+    names = ("1", "2", "3", "4", *(["auto"] if auto else []))
+    values = [f"{result[prefix + name]:.2f}" for name in names]
+    return f"| {label} | {' | '.join(values)} |" + ("" if auto else " |")
+
+
 def demo(result: dict[str, Any]) -> str:
     """Held-out accuracy, from `scripts.train_demo.evaluate`."""
     lines = ["| held-out questions | right | of |", "|---|---:|---:|"]
@@ -123,6 +148,7 @@ TABLES: dict[str, tuple[Any, ...]] = {
         "decode-nf4.json",
     ),
     "start": (start, "start-int4.json"),
+    "drafts": (drafts, "speculate-int4.json", "speculate-demo.json"),
     "demo": (demo, "demo.json"),
 }
 

@@ -8,7 +8,8 @@ from typing import Final, Protocol
 MOST: Final = 4  # drafts of a round, at most
 PRIOR: Final = 0.7  # acceptance before anything is known, and how many drafts that counts for
 PRIOR_DRAFTS: Final = 4.0
-FORGET: Final = 0.9  # what an outcome weighs after the next one
+PRIOR_LEAST: Final = 2.0  # and counts for in the end
+FORGET: Final = 0.93  # what an outcome weighs after the next one
 RECENT: Final = 5  # rounds whose median is the cost
 WARM_UP: Final = 3  # plain rounds to begin with; the first is cold
 PROBE: Final = 32  # rounds between looks at another depth; doubled while plain decoding stays best
@@ -85,6 +86,7 @@ class Adaptive:
     def __init__(self, most: int = MOST) -> None:
         self.most = most
         self._seconds: list[deque[float]] = [deque(maxlen=RECENT) for _ in range(MOST + 1)]
+        self._prior = [PRIOR_DRAFTS] * MOST  # how many drafts it still counts for
         self._tried = [0.0] * MOST
         self._right = [0.0] * MOST
         self._since_probe = 0
@@ -97,8 +99,8 @@ class Adaptive:
         costs = self._costs()
         tokens, share, reached, promises = 1.0, PRIOR, 1.0, [1.0 / costs[0]]
         for depth in range(self.most):
-            right, tried = self._right[depth], self._tried[depth]
-            share = (right + PRIOR_DRAFTS * share) / (tried + PRIOR_DRAFTS)
+            right, tried, prior = self._right[depth], self._tried[depth], self._prior[depth]
+            share = (right + prior * share) / (tried + prior)
             reached *= share
             tokens += reached
             promises.append(tokens / costs[depth + 1])
@@ -119,6 +121,7 @@ class Adaptive:
         self._since_probe += 1
         self._seconds[drafts].append(seconds)
         for depth in range(looked):
+            self._prior[depth] = max(PRIOR_LEAST, FORGET * self._prior[depth])
             self._tried[depth] = FORGET * self._tried[depth] + 1
             self._right[depth] = FORGET * self._right[depth] + (depth < accepted)
 
