@@ -92,6 +92,7 @@ class Adaptive:
         self._since_probe = 0
         self._interval = PROBE
         self._upward = True
+        self._cold = True  # nothing was drafted yet
 
     @property
     def best(self) -> int:
@@ -109,17 +110,24 @@ class Adaptive:
     def choose(self) -> int:
         if len(self._seconds[0]) < WARM_UP:
             return 0
+        if self._cold:
+            return min(1, self.most)
         best = self.best
         if self._since_probe < self._interval:
             return best
         self._since_probe = 0
         self._interval = min(2 * self._interval, 16 * PROBE) if best == 0 else PROBE
         self._upward = not self._upward
-        return min(best + 1, self.most) if self._upward or best == 0 else best - 1
+        if best == 0:
+            return min(2 if self._upward else 1, self.most)
+        return min(best + 1, self.most) if self._upward else best - 1
 
     def record(self, drafts: int, looked: int, accepted: int, seconds: float) -> None:
         self._since_probe += 1
-        self._seconds[drafts].append(seconds)
+        if drafts and self._cold:
+            self._cold = False  # it read from the disk, and made what the next ones use
+        else:
+            self._seconds[drafts].append(seconds)
         for depth in range(looked):
             self._prior[depth] = max(PRIOR_LEAST, FORGET * self._prior[depth])
             self._tried[depth] = FORGET * self._tried[depth] + 1
