@@ -177,7 +177,7 @@ class ModelFlags(Group):
             "Model",
             "Tokens to draft ahead by the model's MTP layer: auto, off or 1 to 4.",
             "--mtp",
-            metavar="N",
+            metavar="auto|off|N",
             parser=drafts,
         ),
     ] = "auto"
