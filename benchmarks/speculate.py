@@ -1,7 +1,7 @@
 """What drafting costs and brings, on weights of the real shapes.
 
     python -m benchmarks.speculate CHECKPOINT [--out FILE]
-    python -m benchmarks.speculate demo --questions 60 [--out FILE]
+    python -m benchmarks.speculate demo --questions 45 [--out FILE]
 
 Random weights accept nothing, so the acceptance is forced: the sampler takes a draft with a given
 probability, and another token else. With `--questions` the model answers so many held-out ones of
