@@ -15,8 +15,8 @@ from torch import Tensor
 from qwen35cli.kernels import Kernels
 from qwen35cli.kernels.operands import NF4, Candidates, Weight
 
-COMMON = 65_536  # ids from the start of the vocabulary
-USED = 4_096  # ids of the conversation, at most
+from .sizes import COMMON, USED
+
 BLOCK = 16_384  # ids that join together: a draft that reads as many rows costs 1 % of a token more
 JOINS = 0.02  # share of the conversation's tokens from which a block pays
 FEWEST = 8  # tokens of it, so that the first word decides nothing
