@@ -8,7 +8,8 @@ from random import Random
 import torch
 from torch import Tensor
 
-from qwen35cli.images.preprocess import ImageLimits, Patches, preprocess
+from qwen35cli.images.preprocess import Patches, preprocess
+from qwen35cli.images.resize import ImageLimits
 from qwen35cli.text.template import ImagePart, Message, Part, Text, render
 from qwen35cli.text.tokenizer import Tokenizer
 

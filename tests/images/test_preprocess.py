@@ -10,7 +10,8 @@ from PIL import Image
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as oracle
 
 from qwen35cli.errors import ModelError, UsageError
-from qwen35cli.images.preprocess import ImageLimits, preprocess, smart_resize
+from qwen35cli.images.preprocess import preprocess
+from qwen35cli.images.resize import ImageLimits, smart_resize
 
 RAW = {
     "size": {"longest_edge": 16_777_216, "shortest_edge": 65_536},

@@ -8,7 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from qwen35cli.errors import UsageError
 from qwen35cli.images.open import OpenedImage, decode_image, open_image
-from qwen35cli.images.preprocess import ImageLimits, Patches, preprocess
+from qwen35cli.images.preprocess import Patches, preprocess
+from qwen35cli.images.resize import ImageLimits
 from qwen35cli.text.sanitize import sanitize
 from qwen35cli.text.template import ImagePart, Message, Part, Text
 
