@@ -39,6 +39,10 @@ class LayerCache(Protocol):
         """Return to `saved`, taken from this cache. Raises ValueError where its keys are gone."""
         ...
 
+    def tensors(self) -> list[Tensor]:
+        """All memory that is allocated."""
+        ...
+
     def nbytes(self) -> int:
         """Bytes allocated, counted alike on a real and on a meta device."""
         ...
@@ -114,12 +118,16 @@ class KVCache:
         self.rollback(min(saved.length, self.length))
         self.length = saved.length
 
+    def tensors(self) -> list[Tensor]:
+        rows = self.keys, self.values
+        return [
+            tensor
+            for each in rows
+            for tensor in ((each,) if isinstance(each, Tensor) else (each.codes, each.scale))
+        ]
+
     def nbytes(self) -> int:
-        return _nbytes(self.keys) + _nbytes(self.values)
-
-
-def _nbytes(rows: Rows) -> int:
-    return rows.nbytes if isinstance(rows, Tensor) else rows.codes.nbytes + rows.scale.nbytes
+        return sum(tensor.nbytes for tensor in self.tensors())
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +228,12 @@ class DeltaCache:
         self.rows.copy_(saved.rows)
         self.length = saved.length
 
-    def nbytes(self) -> int:
+    def tensors(self) -> list[Tensor]:
         logs = [part for log in self._logs or () for part in (log.inputs, log.k, log.d, log.g)]
-        return sum(tensor.nbytes for tensor in (self.state, self.rows, *logs))
+        return [self.state, self.rows, *logs]
+
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors())
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +313,11 @@ class Cache:
             self.mtp.restore(saved.mtp)
         self.position_delta = saved.position_delta
 
+    def tensors(self) -> list[Tensor]:
+        """All memory that is allocated."""
+        memories = [*self.layers, *([] if self.mtp is None else [self.mtp])]
+        return [tensor for memory in memories for tensor in memory.tensors()]
+
     def nbytes(self) -> int:
-        layers = sum(layer.nbytes() for layer in self.layers)
-        return layers + (0 if self.mtp is None else self.mtp.nbytes())
+        """Bytes allocated, counted alike on a real and on a meta device."""
+        return sum(tensor.nbytes for tensor in self.tensors())
