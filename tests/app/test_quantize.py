@@ -20,9 +20,10 @@ from qwen35cli.app.load import LoadOptions, load, open_model
 from qwen35cli.app.quantize import QuantizeOptions, Waiting
 from qwen35cli.app.source import Source
 from qwen35cli.checkpoint.manifest import MANIFEST, verify
-from qwen35cli.checkpoint.read import open_checkpoint
+from qwen35cli.checkpoint.read import load_weights, open_checkpoint
 from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageError
 from qwen35cli.kernels import select
+from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant.plan import recipe
 from tests import killed
 from tests.scripted import environment
@@ -428,3 +429,22 @@ def test_the_place_of_a_result_tells_checkpoints_apart(tmp_path):
     assert two.parent.parent == tmp_path / "quantized"
     assert two.name == "int8"
     assert quantize.place(tmp_path, Source("../b", Path("/z"), None), recipe("int8")) != two
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_memory_of_tensors_that_are_not_kept_is_given_back(tmp_path):
+    """nf4 has the 8-bit matrices whole in its files: they are encoded, and let go of."""
+    folder = write_tiny_checkpoint(tmp_path / "whole", tiny_config(vocab=40_000))
+    source = Source(str(folder), folder, None)
+    job = quantize.job(source, recipe("nf4"), tmp_path / "nf4")
+    list(quantize.run(job))
+    checkpoint = open_checkpoint(job.target)
+    with torch.device("meta"):
+        model = Qwen35(checkpoint.config, select(torch.device("cpu")))
+    load_weights(model, checkpoint, torch.device("cpu"))
+    embedding = checkpoint.tensors["model.language_model.embed_tokens.weight"].nbytes
+    smaps = Path("/proc/self/smaps").read_text()
+    of_file = smaps[smaps.index(str(job.target / "model.safetensors")) :]
+    resident = int(re.search(r"^Rss: +(\d+) kB", of_file, re.MULTILINE)[1]) * 1_024
+    assert embedding > 5_000_000
+    assert resident < checkpoint.nbytes - embedding + 100_000

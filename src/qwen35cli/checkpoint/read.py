@@ -139,6 +139,11 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, device: torch.device)
             made = leaf.from_file(tensors)
         except ValueError as error:
             raise refused(theirs(path), error) from None
+        kept = {tensor.untyped_storage().data_ptr() for tensor in made.values()}
+        for name, tensor in tensors.items():
+            if tensor.untyped_storage().data_ptr() not in kept:
+                stored = wanted[f"{path}.{name}"]
+                _release(stored, regions[stored.path])
         state |= {f"{path}.{name}": tensor for name, tensor in made.items()}
     model.load_state_dict(state, assign=True)
     model.requires_grad_(False)
@@ -249,6 +254,14 @@ def _map(path: Path) -> mmap.mmap:
     if sys.platform != "win32":
         region.madvise(mmap.MADV_WILLNEED)
     return region
+
+
+def _release(stored: Stored, region: mmap.mmap) -> None:
+    """Give back the memory of a tensor that was read and is not needed: whole pages of its file."""
+    first = -(-stored.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (stored.offset + stored.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0 and sys.platform != "win32":
+        region.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 def _check_finite(block: "np.ndarray[Any, Any]", stored: Stored) -> None:
