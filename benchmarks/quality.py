@@ -40,7 +40,8 @@ from torch import nn
 
 from benchmarks.divergence import CHUNK, Comparison, Reader
 from benchmarks.texts import LONGEST, buckets, demo_answers, of_file
-from qwen35cli.app.load import DEMO, Loaded, LoadOptions, load, open_model
+from qwen35cli.app.load import Loaded, LoadOptions, load, open_model
+from qwen35cli.app.source import DEMO
 from qwen35cli.checkpoint.names import ours, theirs
 from qwen35cli.engine.runner import Runner
 from qwen35cli.engine.sampling import Sampling

@@ -9,13 +9,15 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from qwen35cli.app.estimate import Estimate, Setting, planned
 from qwen35cli.app.load import Loaded, Opened, Source
 from qwen35cli.cli.signals import Stop
 from qwen35cli.engine.runner import Prefill, Prompt
 from qwen35cli.errors import DoesNotFitError
-from qwen35cli.images.preprocess import ImageLimits
+from qwen35cli.images.resize import ImageLimits
 from qwen35cli.kernels import select
 from qwen35cli.model.config import Config
+from qwen35cli.quant.plan import recipe
 from qwen35cli.text.tokenizer import SpecialTokens
 from tests.tiny import tiny_config
 
@@ -114,14 +116,17 @@ def _stop_requested() -> bool:
 def fake_opened(*, ctx: int = 4_096, thinking: bool = False) -> Opened:
     """What `open_model` gives, with no checkpoint behind it."""
     cpu = torch.device("cpu")
+    config = Config.from_dict(tiny_config())
+    setting = Setting(ctx=ctx, device="cpu")
     return Opened(
         source=Source("fake", Path(), None),
-        checkpoint=SimpleNamespace(config=Config.from_dict(tiny_config()), nbytes=0, format="bf16"),  # type: ignore[arg-type]
+        checkpoint=SimpleNamespace(config=config, nbytes=0, format="bf16"),  # type: ignore[arg-type]
         tokenizer=ByteTokenizer(),  # type: ignore[arg-type]
         image_limits=ImageLimits(16, 2, 2, min_pixels=32 * 32, max_pixels=64 * 64),
         thinks_by_default=thinking,
         device=cpu,
         kernels=select(cpu, "reference"),
+        estimate=Estimate(planned("fake", config, recipe("bf16")), setting),
         ctx=ctx,
         largest_ctx=2 * ctx,
     )

@@ -1,6 +1,6 @@
 """Device and context: the arithmetic, and what is refused with which numbers."""
 
-import operator
+import re
 import shutil
 import subprocess
 import sys
@@ -13,71 +13,60 @@ import pytest
 import torch
 
 from qwen35cli.app import load
+from qwen35cli.app.estimate import Estimate, Setting, planned
 from qwen35cli.engine.depth import Adaptive, Fixed
 from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageError
 from qwen35cli.kernels import select
 from qwen35cli.kernels.cpu.native import built
 from qwen35cli.model.config import Config
+from qwen35cli.quant.plan import recipe
 from tests.tiny import tiny_config
 
 CPU = torch.device("cpu")
-TEXT = Config.from_dict(tiny_config(max_position_embeddings=262_144, mtp=False)).text
+CONFIG = Config.from_dict(tiny_config(max_position_embeddings=262_144, mtp=False))
+ESTIMATE = Estimate(planned("tiny", CONFIG, recipe("bf16")), Setting(ctx=0, device="cpu"))
 KV = 2 * 2 * 32 * 2 * 2  # keys and values, 2 heads of 32, bf16, 2 full-attention layers
 GIB = 2**30
 
 
-@pytest.mark.parametrize(("kv_dtype", "expected"), [("bf16", KV), ("int8", KV * 34 // 64)])
-def test_kv_bytes_are_what_the_cache_takes(kv_dtype, expected):
-    from tests.tiny import tiny_model
-
-    model = tiny_model()
-    dtype = load.KV_DTYPES[kv_dtype]
-    for mtp, more in (("off", 0), ("auto", expected // 2), (2, expected // 2)):
-        drafts = mtp != "off"
-        sizes = (model.make_cache(size, dtype, drafts=drafts).nbytes() for size in (256, 1_280))
-        found = load.kv_bytes_per_token(load.remembering(model.config.text, mtp), kv_dtype)
-        assert -found == operator.sub(*sizes) / 1_024
-        assert found == expected + more
-
-
-def test_the_4b_takes_32_kib_per_token():
-    config = tiny_config(
-        mtp=False, layers=32, num_attention_heads=16, num_key_value_heads=4, head_dim=256
-    )
-    config["text_config"]["rope_parameters"]["mrope_section"] = [24, 20, 20]
-    assert load.kv_bytes_per_token(Config.from_dict(config).text) == 32 * 1_024
-    assert load.kv_bytes_per_token(Config.from_dict(config).text, "int8") == 16_512
-
-
-@pytest.mark.parametrize(
-    ("asked", "largest", "expected"),
-    [
+def test_the_context_that_is_chosen():
+    for asked, room, expected in (
         (None, 262_144, 131_072),
-        (None, 50_000, 50_000),  # a default shrinks to what fits
+        (None, 50_000, 49_920),  # a default shrinks to what fits, in steps of 256
         (200_000, 262_144, 200_000),
         (50_000, 50_000, 50_000),
-    ],
-)
-def test_the_context_that_is_chosen(asked, largest, expected):
-    assert load.choose_context(asked, TEXT, largest, 0, CPU) == expected
-
-
-def test_a_context_that_was_asked_for_is_never_reduced(monkeypatch):
-    monkeypatch.setattr(load, "free_bytes", lambda device: 5 * GIB)
-    with pytest.raises(
-        DoesNotFitError, match=r"200,000 tokens needs 9\.6 GiB .* 5\.0 GiB are free"
     ):
-        load.choose_context(200_000, TEXT, 50_000, 9 * GIB, CPU)
+        free = ESTIMATE.fixed + room * KV
+        assert load.choose_context(asked, ESTIMATE, free, "cpu") == expected
+
+
+def test_a_context_that_was_asked_for_is_never_reduced():
+    free = ESTIMATE.fixed + 50_000 * KV
+    needed = re.escape(f"{ESTIMATE.changed(ctx=200_000).total / GIB:.1f} GiB")
+    with pytest.raises(DoesNotFitError, match=rf"200,000 tokens needs {needed} .* are free on cpu"):
+        load.choose_context(200_000, ESTIMATE, free, "cpu")
     with pytest.raises(UsageError, match="300,000 tokens is more than the model's 262,144"):
-        load.choose_context(300_000, TEXT, 400_000, 0, CPU)
-
-
-def test_int8_is_named_where_it_would_make_room(monkeypatch):
-    room = load.WORKSPACE_BYTES + 3 * GIB + 200_000 * KV * 2 // 3
-    monkeypatch.setattr(load, "free_bytes", lambda device: room)
+        load.choose_context(300_000, ESTIMATE, 2**50, "cpu")
     with pytest.raises(DoesNotFitError) as caught:
-        load.choose_context(200_000, TEXT, 133_000, 3 * GIB, CPU)
-    assert caught.value.hint == "--ctx 133000, or --kv-dtype int8"
+        load.choose_context(None, ESTIMATE, ESTIMATE.fixed + 1_000 * KV, "cpu")
+    assert caught.value.exit_code == 5
+
+
+def test_what_does_not_fit_names_two_ways_out():
+    free = ESTIMATE.fixed + 200_000 * KV * 2 // 3
+    with pytest.raises(DoesNotFitError) as caught:
+        load.choose_context(200_000, ESTIMATE, free, "cpu")
+    assert caught.value.hint == "--kv-dtype int8, or --ctx 133120"
+    with pytest.raises(DoesNotFitError) as caught:
+        load.choose_context(200_000, ESTIMATE, 0, "cpu")
+    assert caught.value.hint == "--model demo"
+
+
+def test_what_does_not_fit_is_refused_before_the_weights_are_read(monkeypatch):
+    monkeypatch.setattr(load, "free_bytes", lambda device: 100_000_000)
+    options = load.LoadOptions(model="demo", device="cpu", ctx=4_096, kernels="reference")
+    with pytest.raises(DoesNotFitError, match=r"0\.1 GiB are free on cpu"):
+        load.open_model(options)
 
 
 @pytest.mark.parametrize(
@@ -92,12 +81,6 @@ def test_int8_is_named_where_it_would_make_room(monkeypatch):
 def test_a_round_count_a_little_above_the_most_is_the_most(asked, most, expected):
     text = Config.from_dict(tiny_config(max_position_embeddings=most)).text
     assert load.rounded_context(asked, text) == expected
-
-
-def test_the_largest_context_leaves_room_for_the_workspace():
-    assert load.largest_context(TEXT, load.WORKSPACE_BYTES + 5_000 * KV + 1) == 5_000
-    assert load.largest_context(TEXT, -GIB) == 0
-    assert load.largest_context(TEXT, 2**50) == 262_144
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 
 import pytest
 from PIL import Image
@@ -274,7 +275,9 @@ def test_ending_inside_the_thinking_is_named(call):
 def test_stats_follow_the_answer(call):
     _, _, err = call("ask", "hi", "--stats")
     assert err.startswith("cached 0 · new 27 · answer 6 · first token ")
-    assert err.endswith(" of 4,096\n")
+    stats, memory = err.splitlines()
+    assert stats.endswith(" of 4,096")
+    assert re.fullmatch(r"memory \S+ [MG]iB at most, \S+ MiB estimated for \d+ tokens", memory)
 
 
 def test_the_same_seed_reports_itself_and_others_are_drawn(call):

@@ -218,7 +218,8 @@ def test_int8_keys_and_values(qwen35):
 
 
 def test_a_large_checkpoint_is_not_quantized_unasked(qwen35, monkeypatch):
-    monkeypatch.setattr(load, "SMALL_BYTES", 1_000)
+    for module in (load, making):
+        monkeypatch.setattr(module, "SMALL_BYTES", 1_000)
     code, out, err = qwen35(*QUESTION)
     assert (code, out) == (2, "")
     assert err == (

@@ -5,8 +5,6 @@ decides device and context; `load` reads the weights.
 """
 
 import json
-import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,35 +17,35 @@ import torch
 from qwen35cli.checkpoint.manifest import check_manifest
 from qwen35cli.checkpoint.read import Checkpoint, load_weights, open_checkpoint
 from qwen35cli.engine.depth import Adaptive, Depth, Fixed
-from qwen35cli.engine.runner import Runner
-from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageError
-from qwen35cli.images.preprocess import ImageLimits
+from qwen35cli.engine.runner import PREFILL_CHUNK, Runner
+from qwen35cli.errors import DoesNotFitError, ModelError, UsageError
+from qwen35cli.images.resize import ImageLimits
 from qwen35cli.kernels import Kernels, select
 from qwen35cli.kernels.cpu import guard_mapping
 from qwen35cli.model.config import TextConfig
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
+from qwen35cli.model.sizes import KVDtype
 from qwen35cli.quant.plan import Format, described, recipe
 from qwen35cli.text.ahead import tokenizer_of
 from qwen35cli.text.template import thinks_by_default
 from qwen35cli.text.tokenizer import Tokenizer
 
-from . import quantize
-from .source import DEMO, Source, resolve
+from . import quantize, stored
+from .device import choose_device, free_bytes
+from .estimate import GIB, LEAST_CONTEXT, Device, Estimate, Setting, ways_out
+from .source import Source, resolve
+from .stored import SMALL_BYTES
 
 DEFAULT_CONTEXT = 131_072
-LEAST_CONTEXT = 1_024
 ROUND_CONTEXT = 1.05  # a count as `1M` that is at most so much above the most means the most
 DEFAULT_QUANT: Format = "int4"
-SMALL_BYTES = 2**30  # a checkpoint below this runs as it is, and is quantized in a moment
-KV_BYTES = {"bf16": 2, "int8": 1}
-KV_SCALE_BYTES = {"bf16": 0, "int8": 2}  # per token and head
 KV_DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
-WORKSPACE_BYTES = 512 * 2**20  # activations of one prefill chunk, logits, torch itself
+FLAGS = ("--ctx", "--kv-dtype", "--quant", "--mtp")  # of ask and chat, that change what is needed
+MOST_DRAFTS = 4
 MAX_JSON_BYTES = 16 * 2**20
 
 
-KVDtype = Literal["bf16", "int8"]
 Drafting = Literal["auto", "off"] | int  # by how many tokens a round looks ahead; auto: what pays
 
 
@@ -66,6 +64,7 @@ class LoadOptions:
     quant: Format | Literal["auto"] | None = None  # None: as the checkpoint is; auto: int4 if big
     store: Path | None = None  # where weights are kept that are quantized on the way
     mtp: Drafting = "off"
+    pictures: bool = True  # whether any may come: without, the vision tower stays in its file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +78,7 @@ class Opened:
     thinks_by_default: bool
     device: torch.device
     kernels: Kernels
+    estimate: Estimate  # of what it will take
     ctx: int
     largest_ctx: int  # that memory and model allow
     kv_dtype: KVDtype = "bf16"
@@ -112,11 +112,12 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     source = choose_weights(source, options, device, make or refuse)
     checkpoint = open_checkpoint(source.folder)
     mtp = choose_drafting(options.mtp, checkpoint, kernels)
-    text = remembering(checkpoint.config.text, mtp)
-    largest = largest_context(text, free_bytes(device) - checkpoint.nbytes, options.kv_dtype)
     asked = options.ctx
     if asked is not None and options.ctx_is_round:
-        asked = rounded_context(asked, text)
+        asked = rounded_context(asked, checkpoint.config.text)
+    estimate = needs(source.name, checkpoint, options, mtp, device)
+    free = free_bytes(device)
+    ctx = choose_context(asked, estimate, free, device.type)
     return Opened(
         source=source,
         checkpoint=checkpoint,
@@ -125,8 +126,9 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
         thinks_by_default=thinks_by_default(chat_template(source.folder)),
         device=device,
         kernels=kernels,
-        ctx=choose_context(asked, text, largest, checkpoint.nbytes, device, options.kv_dtype),
-        largest_ctx=largest,
+        estimate=estimate.changed(ctx=ctx),
+        ctx=ctx,
+        largest_ctx=max(estimate.largest_context(free), ctx),
         kv_dtype=options.kv_dtype,
         mtp=mtp,
     )
@@ -187,9 +189,19 @@ def choose_drafting(asked: Drafting, checkpoint: Checkpoint, kernels: Kernels) -
     return "off" if asked == "auto" and not kernels.steps_alike else asked
 
 
-def remembering(text: TextConfig, mtp: Drafting) -> TextConfig:
-    """The layers that keep keys of the context: those of the MTP layer only if it drafts."""
-    return text if mtp != "off" else replace(text, mtp_num_hidden_layers=0)
+def needs(
+    name: str, checkpoint: Checkpoint, options: LoadOptions, mtp: Drafting, device: torch.device
+) -> Estimate:
+    """What the checkpoint takes as it will run, the context left open."""
+    model = stored.of_checkpoint(name, checkpoint)
+    if not options.pictures:
+        model = model.without_vision()
+    drafts = 0 if mtp == "off" else MOST_DRAFTS if mtp == "auto" else mtp
+    place: Device = "cuda" if device.type == "cuda" else "cpu"
+    setting = Setting(
+        ctx=0, kv_dtype=options.kv_dtype, drafts=drafts, device=place, chunk=PREFILL_CHUNK
+    )
+    return Estimate(model, setting)
 
 
 def draft_head(model: Qwen35, tokenizer: Tokenizer) -> DraftHead:
@@ -291,21 +303,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-# -- what it runs on, and how much it may hold ---------------------------------------------------
-
-
-def choose_device(asked: Literal["auto", "cpu", "cuda"], source: Source) -> torch.device:
-    """The device asked for; `auto` is the GPU, and for the demo the CPU. Never a silent other."""
-    if asked == "cpu" or (asked == "auto" and source.name == DEMO):
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    version = torch.__version__.split("+")[0]
-    why = "was built without CUDA" if torch.version.cuda is None else "sees no CUDA device"
-    raise DeviceError(
-        f"no usable GPU: torch {version} {why}",
-        "--device cpu (slow), or --model demo to look around",
-    )
+# -- how much it may hold --------------------------------------------------------------------------
 
 
 def rounded_context(asked: int, text: TextConfig) -> int:
@@ -315,59 +313,35 @@ def rounded_context(asked: int, text: TextConfig) -> int:
     )
 
 
-def choose_context(
-    asked: int | None,
-    text: TextConfig,
-    largest: int,
-    weights_bytes: int,
-    device: torch.device,
-    kv_dtype: KVDtype = "bf16",
-) -> int:
-    """The context to make room for. One that was asked for is given or refused, never reduced."""
-    most = text.max_context
+def choose_context(asked: int | None, estimate: Estimate, free: int, device: str) -> int:
+    """The context to make room for. One that was asked for is given or refused, never reduced.
+
+    Args:
+        asked: tokens; None: 131,072, or fewer where the model or the memory allows no more.
+        estimate: of the model, in its setting but for the context.
+        free: bytes that can be had on `device`.
+
+    Raises:
+        UsageError: more than the model takes.
+        DoesNotFitError: more than fits; the hint names two ways out.
+    """
+    most = estimate.model.config.text.max_context
     wanted = asked or min(DEFAULT_CONTEXT, most)
     if wanted > most:
         raise UsageError(
             f"a context of {wanted:,} tokens is more than the model's {most:,}", f"--ctx {most}"
         )
-    if wanted <= largest:
+    needed = estimate.changed(ctx=wanted)
+    if needed.fits(free):
         return wanted
+    largest = estimate.largest_context(free)
     if asked is None and largest >= LEAST_CONTEXT:
         return largest
-    free = free_bytes(device)
-    needed = weights_bytes + WORKSPACE_BYTES + wanted * kv_bytes_per_token(text, kv_dtype)
-    hints = [f"--ctx {largest}"] if largest >= LEAST_CONTEXT else []
-    if kv_dtype == "bf16" and wanted <= largest_context(text, free - weights_bytes, "int8"):
-        hints.append("--kv-dtype int8")
     raise DoesNotFitError(
-        f"a context of {wanted:,} tokens needs {needed / 2**30:.1f} GiB with the weights; "
-        f"{free / 2**30:.1f} GiB are free on {device.type}",
-        ", or ".join(hints) or "--model demo",
+        f"a context of {wanted:,} tokens needs {needed.total / GIB:.1f} GiB with the weights; "
+        f"{free / GIB:.1f} GiB are free on {device}",
+        ", or ".join(ways_out(needed, free, allow=FLAGS)) or "--model demo",
     )
-
-
-def kv_bytes_per_token(text: TextConfig, kv_dtype: KVDtype = "bf16") -> int:
-    """Bytes of keys and values of one token, over all full-attention layers and the MTP layer."""
-    layers = text.layer_types.count("full_attention") + text.mtp_num_hidden_layers
-    head = text.head_dim * KV_BYTES[kv_dtype] + KV_SCALE_BYTES[kv_dtype]
-    return 2 * text.num_key_value_heads * head * layers
-
-
-def largest_context(text: TextConfig, free: int, kv_dtype: KVDtype = "bf16") -> int:
-    """The most tokens whose keys and values fit `free` bytes beside the workspace."""
-    fitting = max(free - WORKSPACE_BYTES, 0) // max(kv_bytes_per_token(text, kv_dtype), 1)
-    return min(fitting, text.max_context)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be had now on `device`."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        meminfo = Path("/proc/meminfo").read_text()
-        return int(re.findall(r"MemAvailable:\s+(\d+) kB", meminfo)[0]) * 1024
-    except (OSError, IndexError):  # not Linux: all of it
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @contextmanager

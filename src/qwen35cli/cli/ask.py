@@ -74,7 +74,7 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
     from . import answer, report, start  # late: they import torch
 
     output = flags.output
-    opened = start.open_model(flags, terminal)
+    opened = start.open_model(flags, terminal, pictures=bool(flags.input.image))
     conversation = start.begin(opened, flags)
     question = start.question(opened, prompt, flags.input, terminal)
     if question is None:
@@ -104,6 +104,7 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
         raise
     if output.stats:
         terminal.note(report.stats_line(result, opened.ctx))
+        terminal.note(report.memory_line(opened, result))
     if result.rounds is not None:
         terminal.detail(report.drafts_line(result.rounds))
     if result.finish_reason == "interrupted":

@@ -1,9 +1,12 @@
 """How a job of quantizing is shown while it runs."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 from qwen35cli.app import quantize
+from qwen35cli.app.load import refuse
+from qwen35cli.app.stored import SMALL_BYTES
 from qwen35cli.errors import InterruptedByUser
 
 from .quantize import size
@@ -20,6 +23,18 @@ def carry_out(job: quantize.Job, terminal: Terminal, *, force: bool = False) -> 
         terminal.say(f"{job.target} is up to date; --force makes it again")
     else:
         terminal.say(f"{_change(job)} in {seconds:.0f} s")
+
+
+def maker(terminal: Terminal, *, yes: bool) -> Callable[[quantize.Job], None]:
+    """What makes weights on the way to an answer; long work in a pipe is refused unless `yes`."""
+
+    def make(job: quantize.Job) -> None:
+        long = job.checkpoint.nbytes >= SMALL_BYTES
+        if long and not (terminal.err_is_terminal or yes):
+            refuse(job)
+        once(job, terminal)
+
+    return make
 
 
 def once(job: quantize.Job, terminal: Terminal) -> None:

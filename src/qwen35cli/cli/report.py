@@ -4,7 +4,9 @@ from typing import Any
 
 from qwen35cli import __version__
 from qwen35cli.app.conversation import Conversation, Result
-from qwen35cli.app.load import Loaded, Opened, kv_bytes_per_token, remembering
+from qwen35cli.app.device import peak_bytes
+from qwen35cli.app.estimate import size
+from qwen35cli.app.load import Loaded, Opened
 from qwen35cli.engine.depth import WARM_UP, Rounds
 from qwen35cli.engine.sampling import Sampling
 
@@ -108,8 +110,8 @@ def drafts_line(rounds: Rounds) -> str:
 
 def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
     """What runs, on what, and with how much room."""
-    text = remembering(opened.checkpoint.config.text, opened.mtp)
-    kv = _size(opened.ctx * kv_bytes_per_token(text, opened.kv_dtype))
+    estimate = opened.estimate
+    kv = _size(opened.ctx * estimate.kv_per_token)
     more = f"; up to {opened.largest_ctx:,} would fit" if opened.largest_ctx > opened.ctx else ""
     return [
         f"qwen35 {__version__} · {opened.source.name} {opened.checkpoint.format} · "
@@ -117,7 +119,18 @@ def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
         f"context {opened.ctx:,} ({opened.kv_dtype} KV {kv}{more}) · "
         f"thinking {'on' if conversation.thinking else 'off'} · "
         f"images {'on' if opened.image_limits else 'off'} · mtp {opened.mtp}",
+        f"memory {size(estimate.total)} when the context is full, estimated "
+        f"({size(estimate.low)} to {size(estimate.high)})",
     ]
+
+
+def memory_line(opened: Opened, result: Result) -> str:
+    """For `--stats`: what was taken at most, beside the estimate for so many tokens."""
+    estimate = opened.estimate.changed(ctx=result.context_tokens)
+    return (
+        f"memory {size(peak_bytes(opened.device))} at most, {size(estimate.total)} estimated "
+        f"for {result.context_tokens:,} tokens"
+    )
 
 
 def _size(count: int) -> str:

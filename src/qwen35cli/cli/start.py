@@ -5,7 +5,6 @@ import secrets
 from qwen35cli.app import load as loading
 from qwen35cli.app.conversation import Conversation
 from qwen35cli.app.load import Drafting, Loaded, LoadOptions, Opened
-from qwen35cli.app.quantize import Job
 from qwen35cli.app.question import Question, join_texts, load_pictures
 from qwen35cli.engine.sampling import Sampling, choose
 from qwen35cli.errors import UsageError
@@ -18,16 +17,12 @@ from .terminal import Terminal
 LARGE_BYTES = 2**30  # loading more than this is worth a line in a log
 
 
-def open_model(flags: Flags, terminal: Terminal) -> Opened:
-    """The checkpoint that the flags name, checked but not loaded; quantized first where need be."""
+def open_model(flags: Flags, terminal: Terminal, *, pictures: bool = True) -> Opened:
+    """The checkpoint that the flags name, checked but not loaded; quantized first where need be.
+
+    Without `pictures` none will come.
+    """
     model = flags.model
-
-    def make(job: Job) -> None:
-        long = job.checkpoint.nbytes >= loading.SMALL_BYTES
-        if long and not (terminal.err_is_terminal or model.yes):
-            loading.refuse(job)
-        making.once(job, terminal)
-
     opened = loading.open_model(
         LoadOptions(
             model=model.model,
@@ -41,8 +36,9 @@ def open_model(flags: Flags, terminal: Terminal) -> Opened:
             quant=model.quant or "auto",
             store=settings.data_folder(),
             mtp=drafting(model.mtp),
+            pictures=pictures,
         ),
-        make,
+        making.maker(terminal, yes=model.yes),
     )
     if opened.kernels.description == TORCH_ONLY:
         terminal.warn(

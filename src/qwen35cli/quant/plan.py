@@ -65,6 +65,13 @@ class Scheme:
         tables = 4 * (16 + NESTED) + NOTE_BYTES
         return -(-N * K // 2) + blocks + 4 * -(-blocks // NESTED) + tables
 
+    def loaded_nbytes(self, shape: tuple[int, ...]) -> int:
+        """Bytes of the matrix in memory: as in the file, but nf4 has its factors as float32."""
+        if self.kind != "nf4":
+            return self.nbytes(shape)
+        N, K = shape
+        return -(-N * K // 2) + 4 * -(-N * K // self.group) + 4 * 16
+
 
 KEEP = Scheme("keep")
 INT8 = Scheme("int8")

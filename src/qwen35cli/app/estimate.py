@@ -1,0 +1,416 @@
+"""What a model needs in memory, part by part. The one module that adds up bytes; free of torch.
+
+`exact` parts are sums over the shapes of what is allocated; tests hold them to the real tensors,
+byte for byte. The others are estimates, each with the range it may lie in. Everything but keys and
+values is constant in the context, so the largest context that fits is solved for, not searched.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, Literal
+
+from qwen35cli.checkpoint.names import OPTIONAL, theirs
+from qwen35cli.model import sizes
+from qwen35cli.model.config import Config
+from qwen35cli.model.sizes import KVDtype
+from qwen35cli.quant.plan import Format, Plan, Scheme, assign, recipe
+
+MIB, GIB = 2**20, 2**30
+ROUND = 256  # a largest context is a multiple of it
+LEAST_CONTEXT = 1_024  # fewer tokens are of no use
+
+# Bytes of a token's activations on the way through one layer, for each channel of its widest part.
+# From the operation list of the fused kernels in bf16. A CPU computes in float32 and keeps less of
+# it at a time: 1.3 times as much was measured with `--measure`.
+DELTA_CHANNEL, MLP_CHANNEL = 7.0, 28 / 3
+PATCH_BYTES = 34 * 1_024  # of a picture's patch in a tower of PATCH_WIDTH channels, bf16
+PATCH_WIDTH = 1_024
+PIXEL_BYTES = 6 * 1_024  # of its float32 pixels
+LOGIT_COPIES = 2.5  # a row of float32 logits, with what sampling makes of it
+BAND = (0.5, 2.0)  # activations lie within so much of the estimate
+
+Device = Literal["cuda", "cpu"]
+ACTIVATION: Final[Mapping[Device, int]] = {"cuda": 2, "cpu": 4}  # bytes of a number
+WIDTH: Final[Mapping[Device, float]] = {"cuda": 1.0, "cpu": 1.3}
+# Of CUDA with its modules 0.10 to 0.54 GiB were seen, by generation of the card. On a CPU: Python
+# and torch; the tokenizer comes on top, by the size of its vocabulary. Low, likely, high.
+RUNTIME: Final[Mapping[Device, tuple[int, int, int]]] = {
+    "cuda": (100 * MIB, 256 * MIB, 550 * MIB),
+    "cpu": (200 * MIB, 285 * MIB, 430 * MIB),
+}
+TOKENIZER_BYTES: Final[Mapping[Device, int]] = {"cuda": 0, "cpu": 570}  # for each token it knows
+RUNTIME_NAME: Final[Mapping[Device, str]] = {
+    "cuda": "CUDA context",
+    "cpu": "Python, torch, tokenizer",
+}
+SLACK, SLACK_RANGE = 0.03, (0.01, 0.05)  # share of what is allocated in pieces
+LEAST_SLACK: Final[Mapping[Device, int]] = {"cuda": 64 * MIB, "cpu": 32 * MIB}
+
+# Share of the memory's bandwidth that decoding reaches, as published for other runners.
+EFFICIENCY: Final[Mapping[Format, tuple[float, float]]] = {
+    "bf16": (0.6, 0.8),
+    "int8": (0.6, 0.8),
+    "int4": (0.4, 0.6),
+    "nf4": (0.4, 0.6),
+}
+FORMATS: Final[tuple[Format, ...]] = ("bf16", "int8", "int4", "nf4")
+KV_DTYPES: Final[tuple[KVDtype, ...]] = ("bf16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor of the checkpoint as it is held in memory."""
+
+    scheme: Scheme
+    nbytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is known of a model before it is loaded."""
+
+    name: str
+    config: Config
+    quant: Format
+    weights: Mapping[str, Held]  # by checkpoint name
+    from_bf16: bool = True  # so that it can be had in another format too
+
+    def without_vision(self) -> "Model":
+        """The same with the tower left in its file."""
+        config = replace(self.config, vision=None)
+        weights = {n: held for n, held in self.weights.items() if class_of(n) != "vision"}
+        return replace(self, config=config, weights=weights)
+
+
+def planned(name: str, config: Config, plan: Plan) -> Model:
+    """The model that quantizing by `plan` makes of a bf16 checkpoint with this config."""
+    shapes = {theirs(name): shape for name, shape in sizes.parameters(config).items()}
+    return Model(name=name, config=config, quant=plan.format, weights=held(shapes, plan))
+
+
+def held(shapes: Mapping[str, sizes.Shape], plan: Plan) -> dict[str, Held]:
+    """What `plan` makes of tensors, by checkpoint name."""
+    return {
+        name: Held(scheme, _nbytes(name, shapes[name], scheme))
+        for name, scheme in assign(plan, shapes).items()
+    }
+
+
+def _nbytes(name: str, shape: sizes.Shape, scheme: Scheme) -> int:
+    bf16 = scheme.loaded_nbytes(shape)
+    return bf16 * sizes.itemsize(name) // 2 if scheme.kind == "keep" else bf16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How the model is to run."""
+
+    ctx: int
+    kv_dtype: KVDtype = "bf16"
+    batch: int = 1
+    chunk: int = 512  # tokens of a prompt read at once
+    patches: tuple[int, ...] = ()  # of each picture
+    drafts: int = 0  # looked ahead in a round; 0: the MTP layer stays in its file
+    device: Device = "cuda"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A line of the estimate. `name` is for programs, `label` for people."""
+
+    name: str
+    label: str
+    nbytes: int
+    low: int
+    high: int
+    exact: bool
+
+
+def _exact(name: str, label: str, nbytes: int) -> Part:
+    return Part(name, label, nbytes, nbytes, nbytes, exact=True)
+
+
+def _estimated(name: str, label: str, nbytes: float, low: float, high: float) -> Part:
+    return Part(name, label, round(nbytes), round(low), round(high), exact=False)
+
+
+CLASSES: Final[Mapping[str, str]] = {
+    "embedding": "token embedding",
+    "head": "output head",
+    "mlp": "MLP",
+    "delta_net": "DeltaNet projections",
+    "attention": "attention projections",
+    "small": "norms, gates, convolutions",
+    "vision": "vision tower",
+    "mtp": "MTP layer",
+}
+
+
+def class_of(name: str) -> str:
+    """The class, of `CLASSES`, that a tensor of a checkpoint belongs to."""
+    for part, prefix in zip(("vision", "mtp"), OPTIONAL, strict=True):
+        if name.startswith(prefix):
+            return part
+    if ".embed_tokens." in name:
+        return "embedding"
+    if name.startswith("lm_head."):
+        return "head"
+    if ".mlp." in name:
+        return "mlp"
+    if ".self_attn." in name and "_norm." not in name:
+        return "attention"
+    if any(f".{matrix}." in name for matrix in ("in_proj_qkv", "in_proj_z", "out_proj")):
+        return "delta_net"
+    return "small"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The needs of a model in a setting."""
+
+    model: Model
+    setting: Setting
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """All of them, weights first."""
+        pieces = [*self.weights, *self.memory]
+        return (*pieces, *self._estimated_parts(sum(part.nbytes for part in self.weights)))
+
+    @cached_property
+    def weights(self) -> tuple[Part, ...]:
+        """The weights by class: exact."""
+        config, tied = self.model.config, self.model.config.tie_word_embeddings
+        found: dict[str, int] = {}
+        schemes: dict[str, set[str]] = {}
+        for name, tensor in self.model.weights.items():
+            part = class_of(name)
+            if (part == "mtp" and not self.setting.drafts) or (
+                part == "vision" and config.vision is None
+            ):
+                continue
+            found[part] = found.get(part, 0) + tensor.nbytes
+            if part in ("small", "vision"):
+                schemes.setdefault(part, {"bf16"})
+            elif tensor.scheme.kind != "keep" or part in ("embedding", "head"):
+                schemes.setdefault(part, set()).add(_spelled(tensor.scheme))
+        lines = []
+        for part, label in CLASSES.items():
+            if part in found:
+                if part == "embedding" and tied:
+                    label += " and output head"
+                kinds = ", ".join(sorted(schemes.get(part, ()), reverse=True)) or "bf16"
+                lines.append(_exact(part, f"{label} ({kinds})", found[part]))
+        return tuple(lines)
+
+    @cached_property
+    def memory(self) -> tuple[Part, ...]:
+        """Keys, values and states: exact."""
+        text, setting = self.model.config.text, self.setting
+        number, batch = ACTIVATION[setting.device], setting.batch
+        times = f", {batch} sequences" if batch > 1 else ""
+        row = sizes.kv_bytes_per_token(text, setting.kv_dtype)
+        layers = sizes.attention_layers(text)
+        parts = [
+            _exact(
+                "kv_cache",
+                f"KV cache: {setting.ctx:,} × {row * layers / 1_024:g} KiB "
+                f"({layers} layers, {setting.kv_dtype}){times}",
+                batch * setting.ctx * row * layers,
+            ),
+            _exact(
+                "delta_state",
+                f"DeltaNet state ({sizes.delta_layers(text)} layers, float32){times}",
+                batch * sizes.state_bytes(text),
+            ),
+            _exact(
+                "conv_rows",
+                f"convolution rows{times}",
+                batch * sizes.conv_bytes(text, number),
+            ),
+        ]
+        if setting.drafts and text.mtp_num_hidden_layers:
+            parts += [
+                _exact(
+                    "mtp_kv_cache",
+                    f"KV cache of the MTP layer{times}",
+                    batch * setting.ctx * row * text.mtp_num_hidden_layers,
+                ),
+                _exact(
+                    "replay_log",
+                    f"log that drafts are taken back from{times}",
+                    batch * sizes.log_bytes(text, number),
+                ),
+                _exact("draft_head", "rows of the draft head", self._draft_head()),
+            ]
+        snapshot = sizes.state_bytes(text) + sizes.conv_bytes(text, number)
+        label = f"turn snapshots: none are kept ({size(snapshot)} each)"
+        parts.append(_exact("turn_snapshots", label, 0))
+        return tuple(parts)
+
+    def _draft_head(self) -> int:
+        """Bytes of the copied rows of the head, and their ids."""
+        text = self.model.config.text
+        if text.vocab_size <= sizes.COMMON:
+            return 0
+        name = next(n for n in self.model.weights if class_of(n) == _head(self.model))
+        scheme = self.model.weights[name].scheme
+        if scheme.kind == "nf4":
+            return 0
+        rows = scheme.loaded_nbytes((sizes.USED, text.hidden_size))
+        return rows - (16 if scheme.kind != "keep" else 0) + 8 * sizes.USED
+
+    def _estimated_parts(self, weights: int) -> list[Part]:
+        text, vision, setting = self.model.config.text, self.model.config.vision, self.setting
+        wide = WIDTH[setting.device]
+        low, high = BAND
+        values = text.linear_num_value_heads * text.linear_value_head_dim
+        token = max(
+            DELTA_CHANNEL * (text.conv_channels + 2 * values), MLP_CHANNEL * text.intermediate_size
+        )
+        parts = []
+        activations = setting.chunk * token * wide
+        parts.append(
+            _estimated(
+                "activations",
+                f"prefill activations, {setting.chunk:,} tokens at a time",
+                activations,
+                low * activations,
+                high * activations,
+            )
+        )
+        row = 4 * text.vocab_size * setting.batch * (1 + setting.drafts)
+        parts.append(_estimated("logits", "logits and sampling", LOGIT_COPIES * row, row, 4 * row))
+        if setting.patches and vision is not None:
+            patch = PATCH_BYTES * wide * vision.hidden_size / PATCH_WIDTH + PIXEL_BYTES
+            picture = max(setting.patches) * patch
+            parts.append(
+                _estimated(
+                    "image_activations",
+                    f"vision activations, largest of {len(setting.patches)}",
+                    picture,
+                    low * picture,
+                    high * picture,
+                )
+            )
+        pieces = sum(part.nbytes for part in parts)
+        if setting.device == "cuda":  # elsewhere the weights are mapped, not allocated
+            pieces += weights
+        least_slack = LEAST_SLACK[setting.device]
+        least, likely, most = RUNTIME[setting.device]
+        runtime = RUNTIME_NAME[setting.device]
+        tokenizer = TOKENIZER_BYTES[setting.device] * text.vocab_size
+        figures = (bytes_ + tokenizer for bytes_ in (likely, least, most))
+        parts.append(_estimated("runtime", runtime, *figures))
+        parts.append(
+            _estimated(
+                "slack",
+                "allocator slack",
+                max(least_slack, SLACK * pieces),
+                SLACK_RANGE[0] * pieces,
+                max(least_slack, SLACK_RANGE[1] * pieces),
+            )
+        )
+        return parts
+
+    @cached_property
+    def total(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    @cached_property
+    def low(self) -> int:
+        return sum(part.low for part in self.parts)
+
+    @cached_property
+    def high(self) -> int:
+        return sum(part.high for part in self.parts)
+
+    @property
+    def kv_per_token(self) -> int:
+        """Bytes that one more token of context takes, over all layers and sequences."""
+        text, setting = self.model.config.text, self.setting
+        layers = sizes.attention_layers(text)
+        layers += text.mtp_num_hidden_layers if setting.drafts else 0
+        return setting.batch * layers * sizes.kv_bytes_per_token(text, setting.kv_dtype)
+
+    @property
+    def fixed(self) -> int:
+        """Bytes that do not depend on the context."""
+        return self.total - self.setting.ctx * self.kv_per_token
+
+    def largest_context(self, usable: int, most: int | None = None) -> int:
+        """The most tokens that fit `usable` bytes, up to `most`, as a rule what the model takes."""
+        limit = self.model.config.text.max_context if most is None else most
+        fitting = max(usable - self.fixed, 0) // max(self.kv_per_token, 1) // ROUND * ROUND
+        return min(fitting, limit)
+
+    def fits(self, usable: int) -> bool:
+        return self.total <= usable
+
+    @property
+    def decode_bytes(self) -> int:
+        """Bytes that a decoded token moves: the text weights, keys and values, the state twice."""
+        head = _head(self.model)
+        parts = {part.name: part.nbytes for part in self.weights}
+        text = sum(
+            parts[name] for name in ("mlp", "delta_net", "attention", "small") if name in parts
+        )
+        keys = sizes.attention_layers(self.model.config.text) * self.setting.ctx
+        keys *= sizes.kv_bytes_per_token(self.model.config.text, self.setting.kv_dtype)
+        state = 2 * sizes.state_bytes(self.model.config.text)
+        return text + parts[head] + self.setting.batch * (keys + state)
+
+    def tokens_per_s(self, bandwidth_gbs: float) -> tuple[float, float]:
+        """Decoded tokens a second of one sequence, from a memory's bandwidth: low and high."""
+        low, high = EFFICIENCY[self.model.quant]
+        each = bandwidth_gbs * 1e9 / self.decode_bytes
+        return low * each, high * each
+
+    def changed(self, **setting: object) -> "Estimate":
+        """The same model in a setting that differs in these fields."""
+        return Estimate(self.model, replace(self.setting, **setting))  # type: ignore[arg-type]
+
+
+def _head(model: Model) -> str:
+    return "embedding" if model.config.tie_word_embeddings else "head"
+
+
+def _spelled(scheme: Scheme) -> str:
+    return "bf16" if scheme.kind == "keep" else str(scheme)
+
+
+def size(nbytes: int) -> str:
+    """Bytes for people, in binary units, as memory is counted."""
+    if nbytes >= GIB:
+        return f"{nbytes / GIB:.2f} GiB"
+    return f"{nbytes / MIB:.1f} MiB" if nbytes >= MIB / 10 else f"{nbytes:,} bytes"
+
+
+def ways_out(estimate: Estimate, usable: int, *, allow: Iterable[str]) -> list[str]:
+    """Flags that make it fit, the mildest first; those of `allow` that the command has.
+
+    Each is proved by an estimate of its own; two together are tried where no single one suffices.
+    """
+    allowed = set(allow)
+    setting = estimate.setting
+    changes: list[tuple[str, Estimate]] = []
+    if setting.kv_dtype == "bf16":
+        changes.append(("--kv-dtype int8", estimate.changed(kv_dtype="int8")))
+    if setting.drafts:
+        changes.append(("--mtp off", estimate.changed(drafts=0)))
+    if estimate.model.from_bf16 and estimate.model.quant in ("bf16", "int8"):
+        smaller = planned(estimate.model.name, estimate.model.config, recipe("int4"))
+        changes.append(("--quant int4", Estimate(smaller, setting)))
+    if estimate.model.config.vision is not None and not setting.patches:
+        changes.append(("--no-vision", Estimate(estimate.model.without_vision(), setting)))
+    changes = [(flag, other) for flag, other in changes if flag.split()[0] in allowed]
+    found = [flag for flag, other in changes if other.fits(usable)]
+    largest = estimate.largest_context(usable)
+    if LEAST_CONTEXT <= largest < setting.ctx:
+        found.insert(1 if found else 0, f"--ctx {largest}")
+    for flag, other in changes:  # what does not suffice alone
+        longer = other.largest_context(usable)
+        if flag not in found and longer >= max(LEAST_CONTEXT, largest + 1):
+            found.append(f"{flag} --ctx {longer}")
+    return found[:2]

@@ -1,0 +1,393 @@
+"""The estimate: known answers, and the same bytes as what is allocated."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks.make_checkpoint import CONFIG_4B, DATA_BYTES
+from qwen35cli.app import load, stored
+from qwen35cli.app.estimate import GIB, MIB, Estimate, Setting, planned, ways_out
+from qwen35cli.checkpoint.names import theirs
+from qwen35cli.kernels import select
+from qwen35cli.model import sizes
+from qwen35cli.model.cache import FEW
+from qwen35cli.model.config import Config
+from qwen35cli.model.qwen35 import Qwen35
+from qwen35cli.model.siblings import SIBLINGS
+from qwen35cli.quant.plan import Scheme, recipe
+from tests.tiny import tiny_config, write_tiny_checkpoint
+
+CPU = torch.device("cpu")
+NAME = "Qwen/Qwen3.5-4B"
+FOUR = SIBLINGS[NAME]
+
+
+def of(quant="int4", group=None, **setting):
+    return Estimate(
+        planned(NAME, FOUR, recipe(quant, group)), Setting(**({"ctx": 131_072} | setting))
+    )
+
+
+def part(estimate, name):
+    return next(each.nbytes for each in estimate.parts if each.name == name)
+
+
+def weights(config, scheme=None):
+    """Parameters of text, vision and MTP."""
+    found = {"text": 0, "vision": 0, "mtp": 0}
+    for name, shape in sizes.parameters(config).items():
+        where = {"visual": "vision", "mtp": "mtp"}.get(name.split(".")[0], "text")
+        found[where] += math.prod(shape)
+    return found
+
+
+# -- known answers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "total", "nbytes", "text", "vision", "mtp"),
+    [
+        ("0.8B", 488, 873_438_784, 1_746_882_752, 752_393_024, 100_592_896, 20_452_864),
+        ("2B", 632, 2_274_069_824, 4_548_144_832, 1_881_825_088, 331_416_576, 60_828_160),
+        ("4B", 738, 4_659_865_088, 9_319_737_856, 4_205_751_296, 333_514_240, 120_599_552),
+        ("9B", 775, 9_653_104_368, 19_306_216_416, 8_953_803_264, 456_010_480, 243_290_624),
+        ("27B", 1199, 27_781_427_952, 55_562_872_800, 26_895_998_464, 460_730_096, 424_699_392),
+    ],
+)
+def test_parameters_and_bytes_of_the_five_sizes(name, tensors, total, nbytes, text, vision, mtp):
+    config = SIBLINGS[f"Qwen/Qwen3.5-{name}"]
+    shapes = sizes.parameters(config)
+    assert len(shapes) == tensors
+    assert sum(map(math.prod, shapes.values())) == total
+    assert sum(math.prod(s) * sizes.itemsize(n) for n, s in shapes.items()) == nbytes
+    assert weights(config) == {"text": text, "vision": vision, "mtp": mtp}
+
+
+def test_the_built_in_4b_is_what_its_config_says():
+    assert Config.from_dict(CONFIG_4B) == FOUR
+    assert pytest.approx(8.6797, abs=5e-5) == DATA_BYTES / GIB
+
+
+@pytest.mark.parametrize(
+    ("quant", "group", "text", "both", "everything"),
+    [
+        ("bf16", None, 7.8338, 9_078_538_752, 8.6797),
+        ("int8", None, 3.9240, 4_880_438_784, 4.6577),
+        ("int4", 32, 2.6062, 3_465_385_472, 3.3398),
+        ("int4", 64, 2.5122, 3_364_460_032, 3.2458),
+        ("int4", 128, 2.4652, 3_313_997_312, 3.1988),
+        ("nf4", 64, 2.4661, 3_314_969_248, 3.1997),
+        ("nf4", 32, 2.5138, 3_366_220_448, 3.2474),
+    ],
+)
+def test_the_sizes_of_the_recipes_on_disk(quant, group, text, both, everything):
+    """Ours has 16 bytes for the shape of each matrix of its own kinds, 256 in all; those of nf4
+    have 256 for bitsandbytes' note, where the known figures count 4 for the offset."""
+    model = planned(NAME, FOUR, recipe(quant, group))
+    shapes = {theirs(name): shape for name, shape in sizes.parameters(FOUR).items()}
+    found = {"text": 0, "vision": 0, "mtp": 0}
+    plain = 0
+    for name, held in model.weights.items():
+        kind = held.scheme.kind
+        nbytes = held.nbytes if kind == "keep" else held.scheme.nbytes(shapes[name])
+        nbytes -= {"keep": 0, "int8": 16, "int4": 16, "nf4": 256 - 4}[kind]
+        where = "mtp" if name.startswith("mtp.") else "text"
+        found["vision" if ".visual." in name else where] += nbytes
+        plain += kind != "keep"
+
+    assert found["text"] + found["vision"] == both
+    assert found["text"] / GIB == pytest.approx(text, abs=1e-4)
+    assert sum(found.values()) / GIB == pytest.approx(everything, abs=1e-4)
+    if quant != "bf16":
+        assert found["mtp"] == 120_685_568
+
+
+@pytest.mark.parametrize(
+    ("kv_dtype", "ctx", "mib"),
+    [
+        ("bf16", 1_024, 32),
+        ("bf16", 8_192, 256),
+        ("bf16", 32_768, 1_024),
+        ("bf16", 131_072, 4_096),
+        ("bf16", 262_144, 8_192),
+        ("bf16", 1_010_000, 31_562.5),
+        ("int8", 8_192, 129),
+        ("int8", 131_072, 2_064),
+        ("int8", 262_144, 4_128),
+    ],
+)
+def test_keys_and_values(kv_dtype, ctx, mib):
+    estimate = of(ctx=ctx, kv_dtype=kv_dtype, drafts=2)
+    assert part(estimate, "kv_cache") == mib * MIB
+    assert part(estimate, "mtp_kv_cache") == mib * MIB / 8
+    assert estimate.kv_per_token == {"bf16": 36_864, "int8": 18_576}[kv_dtype]
+
+
+@pytest.mark.parametrize(
+    ("name", "per_token", "state", "conv"),
+    [
+        ("0.8B", 12_288, 18, 0.63),
+        ("2B", 12_288, 18, 0.63),
+        ("4B", 32_768, 48, 1.125),
+        ("9B", 32_768, 48, 1.125),
+        ("27B", 65_536, 144, 2.81),
+    ],
+)
+def test_memory_of_the_siblings(name, per_token, state, conv):
+    config = SIBLINGS[f"Qwen/Qwen3.5-{name}"]
+    found = Estimate(planned(name, config, recipe("int4")), Setting(ctx=1))
+    assert found.kv_per_token == per_token
+    assert part(found, "delta_state") == state * MIB
+    assert part(found, "conv_rows") / MIB == pytest.approx(conv, abs=0.005)
+
+
+def test_the_state_with_rows_in_float32_is_what_llama_cpp_prints():
+    on_cpu = of(device="cpu")
+    assert part(on_cpu, "delta_state") + part(on_cpu, "conv_rows") == 50.25 * MIB
+
+
+@pytest.mark.parametrize(
+    ("published", "formula"),
+    [
+        (8.46, lambda count, rows, vision: 2 * (count["text"] + count["vision"])),
+        # LLM.int8: linears of text and vision in int8 with float32 row scales
+        (4.84, lambda count, rows, vision: _llm_int8(count, rows, vision)),
+        (3.08, lambda count, rows, vision: _nf4(count, vision)),
+    ],
+    ids=["bf16", "llm.int8", "nf4"],
+)
+def test_published_loads(published, formula):
+    """Counted with our shapes: within half a percent of what other runners report."""
+    shapes = sizes.parameters(FOUR)
+    linear = {n: s for n, s in shapes.items() if len(s) == 2 and "embed" not in n}
+    text = {n: s for n, s in linear.items() if n.startswith("language_model.")}
+    vision = {n: s for n, s in linear.items() if n.startswith("visual.") and "pos_embed" not in n}
+    assert (len(text), sum(s[0] for s in text.values())) == (248, 1_132_032)
+    rows = sum(s[0] for s in text.values()) + sum(s[0] for s in vision.values())
+    found = formula(weights(FOUR), rows, sum(map(math.prod, vision.values())))
+    assert found / GIB == pytest.approx(published, rel=0.005)
+
+
+LINEARS = 3_569_090_560
+
+
+def _llm_int8(count, rows, vision):
+    whole = count["text"] + count["vision"] - LINEARS - vision
+    return LINEARS + vision + 4 * rows + 2 * whole
+
+
+def _nf4(count, vision):
+    whole = count["text"] + count["vision"] - LINEARS - vision
+    return (LINEARS + vision) * (0.5 + 1 / 64 + 4 / (256 * 64)) + 2 * whole
+
+
+def test_the_blocks_and_capacities_of_vllm():
+    """A page of keys must hold a state: that gives the block; the pool then gives the tokens."""
+    text = FOUR.text
+    layer = sizes.state_bytes(text) // 24 + sizes.conv_bytes(text, 2) // 24
+    page = sizes.kv_bytes_per_token(text)
+    assert layer == 2_146_304
+    block = math.ceil(layer / page / 16) * 16
+    assert block == 528
+    assert block * page / layer - 1 == pytest.approx(0.0076, abs=5e-5)
+    each = 8 * block * page
+
+    def capacity(pool_gib, length, groups):
+        blocks = int(pool_gib * GIB) // each
+        return int(blocks / (math.ceil(length / block) + groups) * length)
+
+    assert capacity(11.11, 1_024, 3) == pytest.approx(141_107, abs=1)
+    assert capacity(2.1, 16_384, 6) == pytest.approx(56_050, abs=1)
+
+
+CONTEXTS = (1_024, 8_192, 32_768, 131_072, 262_144, 1_010_000)
+
+
+@pytest.mark.parametrize(
+    ("quant", "kv_dtype", "totals", "moved"),
+    [
+        ("bf16", "bf16", "9.10 9.32 10.07 13.07 17.07 39.89", "8.55 8.78 9.59 12.81 17.10 41.61"),
+        ("bf16", "int8", "9.08 9.19 9.57 11.08 13.10 24.60", "8.53 8.65 9.05 10.68 12.84 25.19"),
+        ("int8", "bf16", "5.07 5.29 6.04 9.04 13.04 35.86", "4.35 4.58 5.39 8.61 12.90 37.41"),
+        ("int8", "int8", "5.05 5.16 5.54 7.05 9.07 20.57", "4.33 4.45 4.86 6.48 8.64 20.99"),
+        ("int4", "bf16", "3.71 3.93 4.68 7.68 11.68 34.50", "2.93 3.17 3.97 7.19 11.49 36.00"),
+        ("int4", "int8", "3.70 3.81 4.18 5.70 7.71 19.21", "2.92 3.03 3.44 5.06 7.23 19.58"),
+        ("nf4", "bf16", "3.57 3.79 4.54 7.54 11.54 34.36", "2.78 3.02 3.82 7.04 11.34 35.84"),
+        ("nf4", "int8", "3.55 3.66 4.04 5.55 7.57 19.07", "2.77 2.88 3.29 4.91 7.08 19.43"),
+    ],
+)
+def test_totals_and_bytes_per_token(quant, kv_dtype, totals, moved):
+    """The known figures hold the factors of nf4 in 8 bits; ours are float32 in memory: 3.0 bytes
+    more for each block of 64 weights, and 3 % slack on them."""
+    blocks = 3_229_614_080 / 64 if quant == "nf4" else 0
+    more = blocks * (4 - 1 - 4 / 256)
+    for ctx, total, gb in zip(CONTEXTS, totals.split(), moved.split(), strict=True):
+        estimate = of(quant, ctx=ctx, kv_dtype=kv_dtype)
+        assert (estimate.total - 1.03 * more) / GIB == pytest.approx(float(total), abs=0.01)
+        assert (estimate.decode_bytes - more) / 1e9 == pytest.approx(float(gb), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("quant", "usable", "bf16", "int8"),
+    [
+        ("int8", 7.63, 84_736, 168_448),
+        ("int4", 5.63, 63_744, 126_720),
+        ("int4", 7.63, 129_280, 256_768),
+        ("int4", 11.63, 260_352, 516_864),
+        ("bf16", 23.52, 473_600, 939_776),
+        ("bf16", 31.36, 730_368, 1_010_000),
+        ("int4", 39.49, 1_010_000, 1_010_000),
+        ("int4", 3.63, 0, 0),
+    ],
+)
+def test_largest_contexts(quant, usable, bf16, int8):
+    for kv_dtype, expected in (("bf16", bf16), ("int8", int8)):
+        found = of(quant, kv_dtype=kv_dtype).largest_context(round(usable * GIB), 1_010_000)
+        assert found == expected
+
+
+def test_the_largest_context_fits_and_a_larger_one_does_not():
+    usable = 7 * GIB
+    estimate = of()
+    largest = estimate.largest_context(usable)
+    assert estimate.changed(ctx=largest).fits(usable)
+    assert not estimate.changed(ctx=largest + 256).fits(usable)
+    assert estimate.largest_context(100 * GIB) == 262_144
+
+
+@pytest.mark.parametrize(
+    ("patches", "mib"), [(256, 10), (1_024, 40), (4_096, 160), (8_160, 319), (65_536, 2_560)]
+)
+def test_pictures(patches, mib):
+    found = of(patches=(256, patches))
+    assert part(found, "image_activations") / MIB == pytest.approx(mib, abs=0.5)
+
+
+def test_estimated_parts_lie_within_their_range_and_exact_ones_have_none():
+    for device in ("cuda", "cpu"):
+        for each in of(patches=(1_024,), drafts=3, batch=2, device=device).parts:
+            assert each.low <= each.nbytes <= each.high
+            assert each.exact == (each.low == each.high)
+
+
+# -- the same bytes as what is allocated -----------------------------------------------------------
+
+RAW = {
+    "tied": tiny_config(),
+    "untied": tiny_config(tied=False, value_heads=6),
+    "bare": tiny_config(vision=False, mtp=False),
+}
+
+
+@pytest.mark.parametrize("config", [*(Config.from_dict(raw) for raw in RAW.values()), FOUR])
+def test_shapes_are_those_of_the_classes(config):
+    with torch.device("meta"):
+        model = Qwen35(config, select(CPU, "reference"))
+    shapes = sizes.parameters(config)
+    found = {name: (tuple(p.shape), p.element_size()) for name, p in model.named_parameters()}
+    assert found == {name: (shape, sizes.itemsize(name)) for name, shape in shapes.items()}
+
+
+def test_the_log_is_as_long_as_the_cache_has_it():
+    assert sizes.LOGGED == FEW
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("drafts", [0, 2])
+@pytest.mark.parametrize("kv_dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("raw", RAW)
+def test_memory_is_what_the_caches_take(raw, kv_dtype, drafts, batch):
+    config = Config.from_dict(RAW[raw])
+    drafts = drafts if config.text.mtp_num_hidden_layers else 0
+    model = planned(raw, config, recipe("bf16"))
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            built = Qwen35(config, select(CPU, "reference"))
+        cache = built.make_cache(700, load.KV_DTYPES[kv_dtype], batch, drafts=drafts > 0)
+        place = {"meta": "cuda", "cpu": "cpu"}[device]  # of the activations: bf16 or float32
+        setting = Setting(ctx=700, kv_dtype=kv_dtype, drafts=drafts, batch=batch, device=place)
+        assert sum(each.nbytes for each in Estimate(model, setting).memory) == cache.nbytes()
+
+
+@pytest.mark.parametrize("kv_dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("quant", ["bf16", "int8", "int4", "nf4"])
+@pytest.mark.parametrize("name", ["demo", "tiny", "tiny untied"])
+def test_a_loaded_checkpoint_takes_what_was_estimated(name, quant, kv_dtype, tmp_path):
+    """Planned from the bf16 checkpoint and read from the quantized one; both equal the tensors."""
+    from qwen35cli.app import quantize
+
+    if name != "demo":
+        raw = tiny_config(tied=name == "tiny")
+        source = load.resolve("demo").folder
+        folder = write_tiny_checkpoint(tmp_path / "tiny", raw)
+        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            (folder / file).write_bytes((source / file).read_bytes())
+        name = str(folder)
+    for drafts in (0, 2):
+        options = load.LoadOptions(
+            model=name,
+            device="cpu",
+            ctx=640,
+            kv_dtype=kv_dtype,
+            quant=quant,
+            store=tmp_path / "store",
+            mtp=drafts or "off",
+        )
+        opened = load.open_model(options, lambda job: [*quantize.run(job)] and None)
+        loaded = load.load(opened)
+        runner = loaded.runner
+        expected = sum(p.nbytes for p in runner.model.parameters()) + runner.cache.nbytes()
+        setting = replace(opened.estimate.setting, drafts=drafts)
+        planned_model = stored.model(name, quant, None, None)
+        for model in (opened.estimate.model, planned_model):
+            estimate = Estimate(model, setting)
+            exact = sum(each.nbytes for each in (*estimate.weights, *estimate.memory))
+            assert exact - part_or_none(estimate, "draft_head") == expected
+
+
+def part_or_none(estimate, name):
+    return sum(each.nbytes for each in estimate.parts if each.name == name)
+
+
+@pytest.mark.parametrize("quant", ["bf16", "int8", "int4"])
+def test_the_rows_of_the_draft_head_are_counted(quant):
+    from qwen35cli.kernels.operands import Int4, Int8
+    from qwen35cli.model.draft_head import DraftHead
+
+    V, D = 70_000, 64
+    config = Config.from_dict(tiny_config(vocab=V))
+    estimate = Estimate(planned("tiny", config, recipe(quant)), Setting(ctx=1, drafts=1))
+    scheme = Scheme("keep") if quant == "bf16" else Scheme("int8")
+    head = torch.zeros(V, D, dtype=torch.bfloat16)
+    if scheme.kind == "int8":
+        packed = torch.zeros(V, D // 4, dtype=torch.int32)
+        head = Int8(packed, torch.zeros(V, 1, dtype=torch.bfloat16), (V, D))
+    made = DraftHead(select(CPU, "reference"), head, tokens=V, control=V - 10)
+    room = made._room
+    rows = [room] if isinstance(room, torch.Tensor) else [room.packed, room.scale]
+    assert not isinstance(room, Int4)
+    assert part(estimate, "draft_head") == sum(t.nbytes for t in (*rows, made._ids))
+
+
+# -- ways out --------------------------------------------------------------------------------------
+
+ALL = ("--ctx", "--kv-dtype", "--quant", "--mtp", "--no-vision")
+
+
+@pytest.mark.parametrize(
+    ("estimate", "usable", "allow", "expected"),
+    [
+        (of(), 6 * GIB, ALL, ["--kv-dtype int8", "--ctx 75776"]),
+        (of(), 6 * GIB, ("--ctx",), ["--ctx 75776"]),
+        (of(ctx=262_144), 7.63 * GIB, ALL, ["--ctx 129280", "--kv-dtype int8 --ctx 256768"]),
+        (of("bf16", ctx=8_192), 8 * GIB, ALL, ["--quant int4"]),
+        (of(ctx=8_192), 3.5 * GIB, ALL, ["--no-vision"]),
+        (of(ctx=8_192), 1 * GIB, ALL, []),
+    ],
+)
+def test_ways_out_are_those_that_work(estimate, usable, allow, expected):
+    found = ways_out(estimate, round(usable), allow=allow)
+    assert found[: len(expected)] == expected
+    assert len(found) <= 2
