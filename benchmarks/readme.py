@@ -123,6 +123,27 @@ def row(label: str, result: dict[str, Any], prefix: str, auto: bool = True) -> s
     return f"| {label} | {' | '.join(values)} |" + ("" if auto else " |")
 
 
+def memory(result: dict[str, Any]) -> str:
+    """The estimate beside what was taken, from `benchmarks.memory`."""
+    lines = [
+        "| weights, KV, context | estimated, GiB | taken, GiB | off by |",
+        "|---|---:|---:|---:|",
+    ]
+    for run in result["runs"]:
+        low, total, high, taken = (
+            run[name] / 2**30 for name in ("low", "total", "high", "measured")
+        )
+        more = ", drafting" if run["mtp"] else ""
+        more += ", no vision" if "--no-vision" in run["command"] else ""
+        lines.append(
+            f"| {run['quant']}, {run['kv_dtype']}, {run['ctx']:,}{more} | {total:.2f} "
+            f"({low:.2f} to {high:.2f}) | {taken:.2f} | {taken / total - 1:+.1%} |"
+        )
+    return (
+        "\n".join(lines) + f"\n\n{result['machine']}; resident memory of the process at its peak."
+    )
+
+
 def demo(result: dict[str, Any]) -> str:
     """Held-out accuracy, from `scripts.train_demo.evaluate`."""
     lines = ["| held-out questions | right | of |", "|---|---:|---:|"]
@@ -149,6 +170,7 @@ TABLES: dict[str, tuple[Any, ...]] = {
     ),
     "start": (start, "start-int4.json"),
     "drafts": (drafts, "speculate-int4.json", "speculate-demo.json"),
+    "memory": (memory, "memory-cpu.json"),
     "demo": (demo, "demo.json"),
 }
 

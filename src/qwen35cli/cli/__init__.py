@@ -13,6 +13,7 @@ from .ask import ask, bare
 from .chat import chat
 from .quantize import quantize
 from .terminal import ReaderGone, Terminal
+from .vram import vram
 
 EXIT_CODES = """\
 Exit codes:
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.command()(chat)
+app.command()(vram)
 app.command()(quantize)
 app.command(hidden=True)(bare)
 

@@ -34,6 +34,22 @@ def image_tokens(text: str | int) -> int:
     return 0 if text in ("full", 0) else tokens(text)
 
 
+def contexts(text: str) -> tuple[int, ...]:
+    """Read one token count or several, between commas: `8k,32k,256k`."""
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", text.strip()):  # one number, as we print them
+        return (tokens(text),)
+    return tuple(tokens(each) for each in text.split(","))
+
+
+def pictures(text: str) -> tuple[tuple[int, int], ...]:
+    """Read the size of a picture, or of several alike: `1920x1080`, `640x480x3`."""
+    known = re.fullmatch(r"(\d{1,6})[x×](\d{1,6})(?:[x×](\d{1,4}))?", text.strip().lower())
+    width, height, count = (int(part or 1) for part in known.groups()) if known else (0, 0, 0)
+    if not width * height * count:
+        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT or WIDTHxHEIGHTxCOUNT in pixels")
+    return ((width, height),) * count
+
+
 def drafts(text: str) -> str:
     """Check `auto`, `off` or a number of drafts; 0 is `off`."""
     if text in ("0", "off"):
@@ -372,6 +388,131 @@ class QuantizeFlags(Group):
     force: Annotated[
         bool, switch("Output", "Make it again where it is there already.", "--force")
     ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VramFlags(Group):
+    """What `vram` estimates, and what it is held against."""
+
+    model_flag: Annotated[
+        str | None,
+        flag("Model", "The model, as a flag.", "--model", "-m", metavar="NAME"),
+    ] = None
+    revision: Annotated[
+        str | None,
+        flag("Model", "Commit or branch of a Hub id.", "--revision", metavar="REV"),
+    ] = None
+    quant: Annotated[
+        Literal["bf16", "int8", "int4", "nf4"] | None,
+        flag("Model", "Weights to run.", "--quant", default="int4; bf16 below 1 GiB"),
+    ] = None
+    group: Annotated[
+        int | None,
+        flag(
+            "Model",
+            "Weights that share a scale: 32, 64 or 128.",
+            "--group",
+            metavar="N",
+            default="32, for nf4 64",
+        ),
+    ] = None
+    vision: Annotated[
+        bool, switch("Model", "Load the vision tower.", "--vision/--no-vision", default=False)
+    ] = True
+    mtp: Annotated[
+        str,
+        flag(
+            "Model",
+            "Tokens to draft ahead by the model's MTP layer: auto, off or 1 to 4.",
+            "--mtp",
+            metavar="auto|off|N",
+            parser=drafts,
+        ),
+    ] = "off"
+    ctx: Annotated[
+        list[Any] | None,
+        flag(
+            "Context",
+            "Tokens to make room for, such as 32k; several between commas.",
+            "--ctx",
+            metavar="N,…",
+            parser=contexts,
+            default="131,072",
+        ),
+    ] = None
+    kv_dtype: Annotated[
+        Literal["bf16", "int8"],
+        flag("Context", "Numbers of the KV cache; int8 halves it.", "--kv-dtype", "--kv"),
+    ] = "bf16"
+    images: Annotated[
+        list[Any] | None,
+        flag(
+            "Context",
+            "Pictures of this size in pixels, xN of them; repeats.",
+            "--images",
+            metavar="WxH[xN]",
+            parser=pictures,
+        ),
+    ] = None
+    image_max_tokens: Annotated[
+        int,
+        flag(
+            "Context",
+            "Most tokens for one picture, or `full` for the model's own limit.",
+            "--image-max-tokens",
+            metavar="N",
+            parser=image_tokens,
+        ),
+    ] = 2048
+    chunk: Annotated[
+        int,
+        flag("Context", "Tokens of a prompt read at once.", "--chunk", metavar="N", parser=tokens),
+    ] = 512
+    batch: Annotated[
+        int,
+        typer.Option(
+            "--batch",
+            envvar="QWEN35_BATCH",
+            rich_help_panel="Context",
+            help="Sequences at the same time.",
+            metavar="N",
+            min=1,
+            max=4096,
+        ),
+    ] = 1
+    gpu: Annotated[
+        str | None,
+        flag(
+            "Held against",
+            "A card's name, a size such as 24GiB, `auto` for the GPU that is here, or `cpu`.",
+            "--gpu",
+            metavar="NAME",
+            default="the GPU that is here, if one is",
+        ),
+    ] = None
+    display: Annotated[
+        bool, switch("Held against", "A desktop runs on the card and takes 1.1 GiB.", "--display")
+    ] = False
+    compare: Annotated[
+        bool, switch("Answer", "All formats and KV types, side by side.", "--compare")
+    ] = False
+    explain: Annotated[
+        bool, switch("Answer", "The formulas, with the numbers in them.", "--explain")
+    ] = False
+    plot: Annotated[
+        Path | None,
+        flag(
+            "Answer",
+            "Draw memory against context into FILE, .png or .svg.",
+            "--plot",
+            metavar="FILE",
+        ),
+    ] = None
+    measure: Annotated[
+        bool,
+        switch("Answer", "Load the model here and compare with what it takes.", "--measure"),
+    ] = False
+    json: Annotated[bool, switch("Answer", "One JSON object for each context.", "--json")] = False
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -6,12 +6,14 @@ judged separately.
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
-from typing import IO, Literal, Protocol, TextIO
+from typing import IO, TYPE_CHECKING, Literal, Protocol, TextIO
 
 import typer
 
@@ -21,10 +23,14 @@ from qwen35cli.text.sanitize import sanitize
 from . import settings
 from .options import ScreenFlags
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 Style = Literal["dim", "red", "yellow"]
 ON: dict[Style, str] = {"dim": "\x1b[2m", "red": "\x1b[31m", "yellow": "\x1b[33m"}
 OFF = "\x1b[0m"
 ERASE_LINE = "\r\x1b[2K"
+WIDE = 240  # columns of a table that goes to a pipe or a file
 
 
 class ReaderGone(Exception):
@@ -76,6 +82,32 @@ class Terminal:
         if self._out is None:
             raise Qwen35Error("stdout is closed, there is nowhere to write", "-o FILE")
         return _Stdout(self._out, self)
+
+    @property
+    def columns(self) -> int | None:
+        """The width of the terminal that stdout is; None where it is none."""
+        return shutil.get_terminal_size().columns if self.out_is_terminal else None
+
+    def show(self, table: "RenderableType") -> None:
+        """Write a table, or anything else of Rich's, to stdout: as wide as the terminal there, as
+        wide as it is in a pipe or a file.
+        """
+        from rich.console import Console  # late: not for --help
+
+        console = Console(
+            file=StringIO(),
+            width=self.columns or WIDE,
+            force_terminal=self._color and self.out_is_terminal,
+            no_color=not self._color,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            legacy_windows=False,
+        )
+        with console.capture() as capture:
+            console.print(table)
+        lines = capture.get().splitlines()
+        self.stdout().write("\n".join(line.rstrip() for line in lines) + "\n")
 
     @contextmanager
     def sink(self, path: Path | None) -> Iterator[Sink]:

@@ -1,0 +1,55 @@
+"""The estimate held against the real thing: `python -m benchmarks.memory INT4 INT8 NF4`.
+
+Runs `qwen35 vram FOLDER --measure` on folders that `qwen35 quantize` wrote, each in a process of
+its own, and writes `benchmarks/results/memory-cpu.json`.
+"""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.decode import cpu_name
+from benchmarks.readme import RESULTS
+from qwen35cli.checkpoint.write import write_json
+
+USUAL = ("--ctx", "8k")
+SETTINGS = (
+    USUAL,
+    ("--ctx", "8k", "--kv-dtype", "int8", "--mtp", "2"),
+    ("--ctx", "64k"),
+    ("--ctx", "64k", "--chunk", "128", "--no-vision"),
+)
+
+
+def measured(folder: str, *arguments: str) -> dict[str, Any]:
+    """One run of the command."""
+    command = [sys.executable, "-m", "qwen35cli", "vram", folder, "--measure", "--gpu", "cpu"]
+    done = subprocess.run([*command, *arguments, "--json"], stdout=subprocess.PIPE, check=True)
+    found = json.loads(done.stdout)
+    total = found["measured"]["parts"][-1]
+    assert total["name"] == "total"
+    run = {
+        "command": " ".join(["qwen35", "vram", "FOLDER", "--measure", *arguments]),
+        "quant": found["quant"],
+        "kv_dtype": found["kv_dtype"],
+        "ctx": found["ctx"],
+        "mtp": "--mtp" in arguments,
+        "low": found["low_bytes"],
+        "total": found["total_bytes"],
+        "high": found["high_bytes"],
+        "measured": total["measured_bytes"],
+        "parts": found["measured"]["parts"],
+    }
+    print(f"{run['command']}: {run['total']:,} estimated, {run['measured']:,} taken")
+    return run
+
+
+def main(int4: str, *others: str) -> None:
+    runs = [measured(int4, *setting) for setting in SETTINGS]
+    runs += [measured(other, *USUAL) for other in others]
+    write_json(RESULTS / "memory-cpu.json", {"machine": cpu_name(), "runs": runs})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

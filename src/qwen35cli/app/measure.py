@@ -1,0 +1,239 @@
+"""`vram --measure`: the estimate held against what the model takes when it is loaded here.
+
+On a CPU that is resident memory: every cache is written once, so that it counts, and a step reads
+all weights of the text. On a GPU it is what torch has allocated.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from qwen35cli.engine.runner import Prompt, Runner
+from qwen35cli.errors import UsageError
+
+from . import load as loading
+from .device import free_bytes
+from .estimate import Estimate, Part, size
+from .quantize import Job
+from .vram import VramOptions
+
+STEPS = 8
+EVERY = 0.005  # seconds between two looks at resident memory
+SETTLED = 0.05  # seconds after which what is freed is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A part or several, as estimated and as found. `total` comes last."""
+
+    name: str
+    label: str
+    predicted: int
+    measured: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The lines, on a device. The residue is what the estimate does not explain."""
+
+    device: str
+    lines: tuple[Line, ...]
+
+    @property
+    def residue(self) -> int:
+        total = self.lines[-1]
+        return total.measured - total.predicted
+
+
+class ResidentMeter:
+    """Resident memory of this process; the most of it is found by looking often."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+
+    def now(self) -> int:
+        time.sleep(SETTLED)
+        return self._process.memory_info().rss
+
+    @contextmanager
+    def peak(self) -> Iterator[list[int]]:
+        """While it runs the list is empty; afterwards it holds the most that was seen."""
+        found: list[int] = []
+        most = self._process.memory_info().rss
+        done = threading.Event()
+
+        def look() -> None:
+            nonlocal most
+            while not done.wait(EVERY):
+                most = max(most, self._process.memory_info().rss)
+
+        looker = threading.Thread(target=look, name="meter")
+        looker.start()
+        try:
+            yield found
+        finally:
+            done.set()
+            looker.join()
+        found.append(max(most, self._process.memory_info().rss))
+
+
+class CudaMeter:
+    """What torch has allocated on the GPU."""
+
+    def now(self) -> int:
+        torch.cuda.synchronize()
+        return torch.cuda.memory_allocated()
+
+    @contextmanager
+    def peak(self) -> Iterator[list[int]]:
+        found: list[int] = []
+        torch.cuda.reset_peak_memory_stats()
+        yield found
+        torch.cuda.synchronize()
+        found.append(torch.cuda.max_memory_allocated())
+
+
+def run(
+    estimate: Estimate,
+    options: VramOptions,
+    store: Path,
+    make: Callable[[Job], None],
+    say: Callable[[str], None],
+) -> Measured:
+    """Load the model that was estimated, fill its caches, read a prompt, decode some tokens.
+
+    Args:
+        estimate: what was asked about; the device is the one that is here.
+        options: where the model is.
+        store: where quantized weights are kept.
+        make: makes those that are missing, or refuses.
+        say: gets a line on what is being done.
+
+    Raises:
+        UsageError: what cannot be measured: several sequences, or weights that no run would use.
+        DoesNotFitError: it does not fit here.
+        ModelError: the checkpoint is not on this machine.
+    """
+    if options.batch > 1:
+        raise UsageError("one sequence is measured, not several", "--batch 1")
+    if options.group is not None:
+        raise UsageError(
+            "what ask and chat run is measured, and that has no other groups",
+            "qwen35 quantize --group N -o DIR, then: qwen35 vram DIR --measure",
+        )
+    setting = estimate.setting
+    opened = loading.open_model(
+        loading.LoadOptions(
+            model=options.model,
+            revision=options.revision,
+            device="cuda" if torch.cuda.is_available() and options.gpu != "cpu" else "cpu",
+            ctx=setting.ctx,
+            kv_dtype=setting.kv_dtype,
+            quant=options.quant or "auto",
+            store=store,
+            mtp=setting.drafts or "off",
+            pictures=options.vision,
+        ),
+        make,
+    )
+    device = opened.device
+    chosen = replace(opened.estimate.setting, chunk=setting.chunk, drafts=setting.drafts)
+    needs = Estimate(opened.estimate.model, chosen)
+    meter: ResidentMeter | CudaMeter = CudaMeter() if device.type == "cuda" else ResidentMeter()
+    free, start = free_bytes(device), meter.now()
+    loaded = loading.load(opened, pictures=options.vision, drafts=setting.drafts > 0)
+    runner = loaded.runner
+    runner.chunk = setting.chunk
+    say("reading the weights …")
+    with torch.inference_mode():
+        _touch_weights(runner)
+    after_weights = meter.now()
+    say(f"filling {size(runner.cache.nbytes())} of caches …")
+    caches = _touch_caches(runner) if device.type == "cpu" else runner.cache.nbytes()
+    after_caches = meter.now()
+    say(f"reading {setting.chunk:,} tokens …")
+    count = min(setting.chunk, max(setting.ctx - STEPS - setting.drafts, 1))
+    with meter.peak() as most:
+        _work(runner, count, setting.drafts)
+    lines = _lines(needs, device, start, after_weights, after_caches, most[0], caches)
+    if device.type == "cuda":
+        used = free - free_bytes(device)
+        lines[-1] = replace(lines[-1], measured=max(used, most[0]) + needs_of(needs, "runtime"))
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "this machine's CPU"
+    return Measured(name, tuple(lines))
+
+
+def needs_of(estimate: Estimate, *names: str) -> int:
+    """Bytes of these parts."""
+    return sum(part.nbytes for part in estimate.parts if part.name in names)
+
+
+def _lines(
+    needs: Estimate,
+    device: torch.device,
+    start: int,
+    weights: int,
+    caches: int,
+    peak: int,
+    allocated: int,
+) -> list[Line]:
+    """What was found, beside what was expected, in the order it came."""
+    held = sum(part.nbytes for part in needs.weights)
+    kept = sum(part.nbytes for part in needs.memory)
+    passing = needs_of(needs, "activations", "logits")
+    lines = []
+    if device.type == "cpu":
+        lines.append(Line("runtime", _label(needs, "runtime"), needs_of(needs, "runtime"), start))
+    else:  # torch allocates weights and caches in one go there
+        weights -= allocated
+    lines += [
+        Line("weights", "weights", held, weights - start),
+        Line("caches", "caches and states", kept, caches - weights),
+        Line("activations", "activations, logits", passing, peak - caches),
+    ]
+    slack = needs_of(needs, "slack")
+    lines.append(Line("slack", "allocator slack", slack, 0))
+    measured = peak if device.type == "cpu" else peak - start
+    return [*lines, Line("total", "total", needs.total, measured)]
+
+
+def _label(estimate: Estimate, name: str) -> str:
+    part: Part = next(part for part in estimate.parts if part.name == name)
+    return part.label
+
+
+def _touch_weights(runner: Runner) -> None:
+    """Read every page that a step can read."""
+    for parameter in runner.model.parameters():
+        flat = parameter.detach().view(torch.uint8 if parameter.dim() else parameter.dtype)
+        flat.flatten()[::4_096].sum()
+
+
+def _touch_caches(runner: Runner) -> int:
+    """Write every page of the caches, which are empty; their bytes."""
+    tensors = runner.cache.tensors()
+    for tensor in tensors:
+        tensor.zero_()
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _work(runner: Runner, count: int, drafts: int) -> None:
+    """A prompt of `count` tokens, and some steps behind it."""
+    vocabulary = runner.model.config.text.vocab_size
+    ids = tuple((7 * position) % min(vocabulary, 1_000) for position in range(count))
+    for _ in runner.prefill(Prompt(ids)):
+        pass
+    for _ in range(STEPS):
+        if runner.length + drafts + 1 > runner.capacity:
+            return
+        if drafts:
+            runner.look_ahead(1, drafts)
+            runner.keep(1)
+        else:
+            runner.step(1)

@@ -1,0 +1,344 @@
+"""`qwen35 vram`: both streams, exit codes, what is imported and how fast it is."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pexpect
+import pytest
+from PIL import Image
+
+from qwen35cli.app import load, vram
+from qwen35cli.app.estimate import GIB
+from qwen35cli.app.gpus import Gpu
+from qwen35cli.cli import run
+from tests.scripted import PATIENCE, environment
+
+
+@pytest.fixture
+def qwen35(capfdbinary, monkeypatch, tmp_path):
+    """Run `qwen35 vram` on a machine without a GPU; exit code, stdout, stderr."""
+    monkeypatch.setattr(vram, "has_driver", lambda: False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    def call(*arguments):
+        code = run(["vram", *map(str, arguments)])
+        out, err = capfdbinary.readouterr()
+        return code, out.decode(), err.decode()
+
+    return call
+
+
+def test_the_table_ends_in_a_total_with_a_range(qwen35):
+    code, out, err = qwen35("--ctx", "262144", "--gpu", "24GiB")
+    assert (code, err) == (0, "")
+    assert out.startswith("Qwen/Qwen3.5-4B · int4 weights · bf16 KV · 262,144 tokens\n")
+    assert re.search(
+        r"^KV cache: 262,144 × 32 KiB \(8 layers, bf16\) +8\.000 GiB  exact$", out, re.M
+    )
+    assert re.search(r"^CUDA context +256\.0 MiB  estimated, 100\.0 MiB to 550\.0 MiB$", out, re.M)
+    assert re.search(r"^total +11\.681 GiB  between 11\.\d+ GiB and 12\.\d+ GiB$", out, re.M)
+    assert "24 GiB, 24.00 GiB usable: fits, 12.32 GiB to spare" in out
+    assert "\x1b" not in out
+
+
+def test_without_a_gpu_the_needs_only(qwen35):
+    code, out, err = qwen35("--ctx", "1M")
+    assert code == 0
+    assert "usable:" not in out
+    assert "1,010,000 tokens" in out
+    assert err.startswith("warning: 1,010,000 tokens are more than the 262,144")
+
+
+def test_what_does_not_fit_is_said_and_exits_5(qwen35):
+    code, out, err = qwen35("--ctx", "256k", "--gpu", "rtx 4060")
+    assert code == 5
+    assert "does not fit, 4.05 GiB missing" in out
+    assert err == (
+        "error: 262,144 tokens need 11.68 GiB, 7.63 GiB can be had on GeForce RTX 4060: 4.05 GiB "
+        "are missing\nhint: --ctx 129280, or --kv-dtype int8 --ctx 256768\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--kv-dtype", "int8", "--ctx", 256_768), ("--ctx", 129_280)]
+)
+def test_the_hints_work(qwen35, arguments):
+    assert qwen35("--gpu", "rtx 4060", *arguments)[0] == 0
+
+
+def test_json_is_one_object_with_the_promised_keys(qwen35):
+    code, out, err = qwen35("--json", "--gpu", "8GB", "--ctx", "128k")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    found = json.loads(out)
+    promised = "model quant kv_dtype ctx parts total_bytes low_bytes high_bytes max_ctx gpus"
+    assert {*promised.split(), "tokens_per_s"} <= found.keys()
+    assert found["total_bytes"] == sum(part["bytes"] for part in found["parts"])
+    assert found["ctx"] == 131_072
+    assert found["max_ctx"] == 141_312
+    assert found["fits"] is True
+    assert {"name", "bytes", "exact"} <= found["parts"][0].keys()
+    first = found["gpus"][0]
+    assert (first["name"], first["usable_bytes"]) == ("8 GiB", 8 * GIB)
+    assert first["headroom_bytes"] == 8 * GIB - found["total_bytes"]
+    assert found["tokens_per_s"] is None  # of a size no bandwidth is known
+    card = next(gpu for gpu in found["gpus"] if gpu["name"] == "GeForce RTX 4090")
+    assert 0 < card["tokens_per_s"]["low"] < card["tokens_per_s"]["high"]
+
+
+def test_several_contexts_are_several_objects_and_one_that_does_not_fit_decides(qwen35):
+    code, out, err = qwen35("--json", "--ctx", "8k,32k", "--ctx", "262,144", "--gpu", "8GiB")
+    assert [json.loads(line)["ctx"] for line in out.splitlines()] == [8_192, 32_768, 262_144]
+    assert code == 5
+    assert "262,144 tokens need" in err
+
+
+def test_the_comparison_marks_what_fits(qwen35):
+    code, out, _ = qwen35("--compare", "--gpu", "rtx 4060", "--ctx", "8k")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert len(rows) == 2 + 8
+    assert rows[1][:3] == ["weights", "KV", "8,192"]
+    assert rows[2][:4] == ["bf16", "bf16", "9.32", "✗"]
+    assert rows[6][:4] == ["int4", "bf16", "3.93", "✓"]
+    compared = json.loads(qwen35("--compare", "--gpu", "4060", "--json", "--ctx", "8k")[1])
+    assert len(compared["compare"]) == 8 * 4
+
+
+def test_the_explanation_shows_the_figure_seen_elsewhere(qwen35):
+    out = qwen35("--explain", "--ctx", "262144", "--gpu", "24GiB")[1]
+    assert "8 · 2 · 4 · (256 · 2) · 262,144 · 1 = 8,589,934,592 bytes" in out
+    assert "Tools that count all 32 show 32.00 GiB at 16 bits, 4 times the true 8.00 GiB." in out
+
+
+def test_pictures_parts_and_sequences_are_counted(qwen35):
+    def total(*arguments):
+        return json.loads(qwen35("--json", *arguments)[1])["total_bytes"]
+
+    plain = total()
+    assert plain - total("--no-vision") == pytest.approx(1.03 * 667_028_480, abs=2)
+    assert total("--images", "1920x1080") - plain == pytest.approx(1.03 * 319 * 2**20, rel=0.01)
+    assert total("--images", "1920x1080x3") == total("--images", "1920x1080")
+    assert total("--mtp", "2") - plain > 120_000_000 + 131_072 * 4_096
+    assert total("--batch", "2") - plain > 131_072 * 32_768 + 50_331_648
+    assert total("--chunk", "1k") > plain
+    assert total("--group", "128") < plain
+    out = qwen35("--images", "4000x3000x2")[1]
+    assert out.count("picture 4000 × 3000 → 1664 × 1248: 2,028 tokens\n") == 2
+    code, _, err = qwen35("--images", "1920x1080x9", "--ctx", "16k")
+    assert code == 0
+    assert "the pictures alone are 18,360 tokens, the context 16,384" in err
+
+
+def test_a_desktop_takes_its_share(qwen35):
+    found = [
+        json.loads(qwen35("--json", "--gpu", "4090", *more)[1])["gpus"][0]["usable_bytes"]
+        for more in ((), ("--display",))
+    ]
+    assert found[0] - found[1] == vram.DISPLAY_BYTES
+
+
+@pytest.mark.parametrize("name", ["9B", "Qwen3.5-9B", "qwen/qwen3.5-9b", "Qwen/Qwen3.5-9B"])
+def test_the_sizes_have_short_names(qwen35, name):
+    out = qwen35(name, "--json")[1]
+    assert json.loads(out)["model"] == "Qwen/Qwen3.5-9B"
+    assert qwen35("-m", name, "--json")[1] == out
+
+
+def test_the_argument_counts_before_the_variable(qwen35, monkeypatch):
+    monkeypatch.setenv("QWEN35_MODEL", "2B")
+    assert json.loads(qwen35("--json")[1])["model"] == "Qwen/Qwen3.5-2B"
+    for given in (("9B",), ("-m", "9B")):
+        assert json.loads(qwen35(*given, "--json")[1])["model"] == "Qwen/Qwen3.5-9B"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpu", "rtx 4091"], "no GPU 'rtx 4091' is known"),
+        (["--gpu", "0GiB"], "0 GiB"),
+        (["--ctx", "0"], "'0' is not a token count"),
+        (["--ctx", "8k,"], "'' is not a token count"),
+        (["--ctx", "-5"], "'-5' is not a token count"),
+        (["--ctx", "100M"], "is more than 16,777,216 tokens"),
+        (["--chunk", "lots"], "'lots' is not a token count"),
+        (["--batch", "0"], "greater than or equal to 1"),
+        (["--images", "0x0"], "'0x0' is not WIDTHxHEIGHT"),
+        (["--images", "1920"], "'1920' is not WIDTHxHEIGHT"),
+        (["--images", "30000x10"], "one side may be at most 200 times the other"),
+        (["--images", "10x10", "--no-vision"], "there is no vision tower for the pictures"),
+        (["--group", "48"], "int4 has no groups of 48 weights"),
+        (["--group", "32", "--quant", "int8"], "int8 has no groups of weights"),
+        (["--mtp", "9"], "9 is not auto, off or a number from 1 to 4"),
+        (["--plot", "memory.gif"], "memory.gif is neither .png nor .svg"),
+        (["--plot", "/nowhere/memory.png"], "cannot write /nowhere/memory.png"),
+        (["4B", "-m", "2B"], "the model is given twice"),
+        (["--measure", "--ctx", "8k,16k"], "--measure takes one context"),
+        (["--measure", "--group", "64"], "has no other groups"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(qwen35, arguments, message):
+    code, out, err = qwen35(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 2
+    assert err.startswith("error: ")
+
+
+def test_an_unknown_model_is_exit_3(qwen35):
+    code, out, err = qwen35("12B")
+    assert (code, out) == (3, "")
+    assert "there is no model '12B'" in err
+
+
+def test_no_gpu_where_one_is_asked_for_is_exit_4(qwen35, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, out, err = qwen35("--gpu", "auto")
+    assert (code, out) == (4, "")
+    assert err.startswith("error: there is no usable GPU here\nhint: --gpu NAME")
+
+
+def test_the_gpu_that_is_here_is_asked_for_its_free_memory(qwen35, monkeypatch):
+    monkeypatch.setattr(vram, "has_driver", lambda: True)
+    monkeypatch.setattr(vram, "present", lambda required: Gpu("My Card", 6 * GIB, 300.0))
+    code, out, _ = qwen35("--ctx", "8k")
+    assert code == 0
+    assert "My Card, 6.00 GiB usable: fits" in out
+
+
+def test_this_machines_memory(qwen35, monkeypatch):
+    monkeypatch.setattr("qwen35cli.app.device.free_bytes", lambda device: 16 * GIB)
+    found = json.loads(qwen35("--gpu", "cpu", "--json")[1])
+    assert found["gpu"] == "this machine's memory"
+    assert [part["label"] for part in found["parts"] if part["name"] == "runtime"] == [
+        "Python, torch, tokenizer"
+    ]
+
+
+def test_a_folder_is_summed_from_its_headers(qwen35, checkpoint, tmp_path):
+    whole = json.loads(qwen35(checkpoint, "--json", "--mtp", "2")[1])
+    assert whole["quant"] == "bf16"
+    weights = ("embedding", "mlp", "delta_net", "attention", "small", "vision", "mtp")
+    found = sum(part["bytes"] for part in whole["parts"] if part["name"] in weights)
+    stored = load.open_checkpoint(load.resolve(checkpoint).folder)
+    assert found == stored.nbytes
+    target = tmp_path / "small"
+    assert run(["quantize", checkpoint, "--format", "int4", "-o", str(target)]) == 0
+    qwen35()  # takes what that printed
+    before, after = (
+        json.loads(qwen35(*arguments, "--json")[1])
+        for arguments in ((checkpoint, "--quant", "int4"), (target,))
+    )
+    assert before["parts"] == after["parts"]
+    code, _, err = qwen35(target, "--quant", "int8")
+    assert (code, "is quantized already, as int4" in err) == (2, True)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_plot_is_a_picture(qwen35, tmp_path, suffix):
+    path = tmp_path / f"memory.{suffix}"
+    code, out, err = qwen35("--plot", path, "--gpu", "rtx 4060", "--ctx", "8k")
+    assert code == 0
+    assert out.startswith("Qwen/Qwen3.5-4B")
+    assert err == f"drawn into {path}\n"
+    if suffix == "png":
+        with Image.open(path) as picture:
+            assert picture.size == (1350, 900)
+    else:
+        text = path.read_text()
+        assert text.startswith("<?xml")
+        assert "<!-- GeForce RTX 4060 -->" in text
+    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == [path.name]
+
+
+def test_a_plot_that_cannot_be_written_leaves_the_old_one(qwen35, tmp_path, monkeypatch):
+    path = tmp_path / "memory.png"
+    path.write_bytes(b"old")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", _disk_full)
+    code, _, err = qwen35("--plot", path)
+    assert (code, path.read_bytes()) == (2, b"old")
+    assert "No space left on device" in err
+
+
+def _disk_full(*arguments, **options):
+    raise OSError(28, "No space left on device")
+
+
+def test_the_real_model_is_close_to_its_estimate(qwen35):
+    code, out, err = qwen35("demo", "--measure", "--json", "--ctx", "1k", "--mtp", "1")
+    assert code == 0, err
+    found = json.loads(out)["measured"]
+    parts = {part["name"]: part for part in found["parts"]}
+    assert list(parts)[-1] == "total"
+    total = parts["total"]
+    assert found["residue_bytes"] == total["measured_bytes"] - total["predicted_bytes"]
+    # The test's own process holds more than a fresh one: only the rest can be compared.
+    rest = ("weights", "caches", "activations")
+    assert sum(parts[name]["measured_bytes"] for name in rest) < 100 * 2**20
+    assert total["measured_bytes"] > parts["weights"]["predicted_bytes"]
+
+
+def test_measuring_shows_a_table_of_both(qwen35):
+    code, out, err = qwen35("demo", "--measure", "--ctx", "1k")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "demo · 1,024 tokens · measured on this machine's CPU"
+    assert lines[1].split() == ["predicted", "measured", "difference"]
+    assert [line.split()[0] for line in lines if line][-2:] == ["total", "residue:"]
+
+
+# -- as a process ----------------------------------------------------------------------------------
+
+HALF_A_SECOND = 0.5
+
+
+def _process(*arguments, **more):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE,
+        **more,
+    )
+
+
+def test_a_named_card_needs_no_torch():
+    done = _process("-X", "importtime", "-m", "qwen35cli", "vram", "--gpu", "rtx 4090", "--json")
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "qwen35cli.app.estimate" in imported
+    assert not imported & {"torch", "numpy", "matplotlib", "huggingface_hub", "PIL"}
+
+
+def test_a_script_gets_its_answer_at_once():
+    """In time of the processor, since a loaded machine may take any other."""
+    call = ("-m", "qwen35cli", "vram", "--gpu", "24GiB", "--json")
+    times = []
+    for _ in range(3):
+        start = os.times()
+        assert _process(*call).returncode == 0
+        end = os.times()
+        user = end.children_user - start.children_user
+        times.append(user + end.children_system - start.children_system)
+    assert min(times) < HALF_A_SECOND
+
+
+@pytest.mark.parametrize(("columns", "charted"), [(120, True), (60, False)])
+def test_a_chart_stands_under_the_table_where_the_width_allows(columns, charted):
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "qwen35cli", "vram", "--gpu", "rtx 4060", "--ctx", "8k"],
+        env=environment(TERM="xterm-256color"),
+        dimensions=(60, columns),
+        timeout=PATIENCE,
+        encoding="utf-8",
+    )
+    out = child.read()
+    child.close()
+    assert child.exitstatus == 0
+    assert ("█" in out) == charted
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    assert all(len(line) <= columns for line in plain.splitlines())
