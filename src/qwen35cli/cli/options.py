@@ -94,6 +94,47 @@ Prompt = Annotated[
 ]
 
 
+# Flags of several commands.
+Revision = Annotated[
+    str | None,
+    flag("Model", "Commit or branch of a Hub id.", "--revision", metavar="REV"),
+]
+ImageMaxTokens = Annotated[
+    int,
+    flag(
+        "Input",
+        "Most tokens for one picture, or `full` for the model's own limit.",
+        "--image-max-tokens",
+        metavar="N",
+        parser=image_tokens,
+    ),
+]
+KVDtype = Annotated[
+    Literal["bf16", "int8"],
+    flag("Model", "Numbers of the KV cache; int8 halves it.", "--kv-dtype", "--kv"),
+]
+Drafts = Annotated[
+    str,
+    flag(
+        "Model",
+        "Tokens to draft ahead by the model's MTP layer: auto, off or 1 to 4.",
+        "--mtp",
+        metavar="auto|off|N",
+        parser=drafts,
+    ),
+]
+GroupSize = Annotated[
+    int | None,
+    flag(
+        "Weights",
+        "Weights that share a scale: 32, 64 or 128.",
+        "--group",
+        metavar="N",
+        default="32, for nf4 64",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """A set of flags that belong together; its fields are options, or groups again."""
@@ -127,16 +168,7 @@ class InputFlags(Group):
             metavar="PATH",
         ),
     ] = None
-    image_max_tokens: Annotated[
-        int,
-        flag(
-            "Input",
-            "Most tokens for one picture, or `full` for the model's own limit.",
-            "--image-max-tokens",
-            metavar="N",
-            parser=image_tokens,
-        ),
-    ] = 2048
+    image_max_tokens: ImageMaxTokens = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +179,7 @@ class ModelFlags(Group):
         str,
         flag("Model", "`demo`, a folder, or a Hub id.", "--model", "-m", metavar="NAME"),
     ] = DEFAULT_MODEL
-    revision: Annotated[
-        str | None,
-        flag("Model", "Commit or branch of a Hub id.", "--revision", metavar="REV"),
-    ] = None
+    revision: Revision = None
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         flag("Model", "Where to run; auto is the GPU, for the demo the CPU.", "--device"),
@@ -183,20 +212,8 @@ class ModelFlags(Group):
             default="131,072 or what fits",
         ),
     ] = None
-    kv_dtype: Annotated[
-        Literal["bf16", "int8"],
-        flag("Model", "Numbers of the KV cache; int8 halves it.", "--kv-dtype", "--kv"),
-    ] = "bf16"
-    mtp: Annotated[
-        str,
-        flag(
-            "Model",
-            "Tokens to draft ahead by the model's MTP layer: auto, off or 1 to 4.",
-            "--mtp",
-            metavar="auto|off|N",
-            parser=drafts,
-        ),
-    ] = "auto"
+    kv_dtype: KVDtype = "bf16"
+    mtp: Drafts = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,16 +362,7 @@ class QuantizeFlags(Group):
         Literal["int4", "int8", "nf4"],
         flag("Weights", "int4 is fastest; int8 loses nothing that shows.", "--format"),
     ] = "int4"
-    group: Annotated[
-        int | None,
-        flag(
-            "Weights",
-            "Weights that share a scale: 32, 64 or 128.",
-            "--group",
-            metavar="N",
-            default="32, for nf4 64",
-        ),
-    ] = None
+    group: GroupSize = None
     plan_file: Annotated[
         Path | None,
         flag(
@@ -364,10 +372,7 @@ class QuantizeFlags(Group):
             metavar="FILE",
         ),
     ] = None
-    revision: Annotated[
-        str | None,
-        flag("Weights", "Commit or branch of a Hub id.", "--revision", metavar="REV"),
-    ] = None
+    revision: Revision = None
     output: Annotated[
         Path | None,
         flag(
@@ -398,41 +403,20 @@ class VramFlags(Group):
         str | None,
         flag("Model", "The model, as a flag.", "--model", "-m", metavar="NAME"),
     ] = None
-    revision: Annotated[
-        str | None,
-        flag("Model", "Commit or branch of a Hub id.", "--revision", metavar="REV"),
-    ] = None
+    revision: Revision = None
     quant: Annotated[
         Literal["bf16", "int8", "int4", "nf4"] | None,
         flag("Model", "Weights to run.", "--quant", default="int4; bf16 below 1 GiB"),
     ] = None
-    group: Annotated[
-        int | None,
-        flag(
-            "Model",
-            "Weights that share a scale: 32, 64 or 128.",
-            "--group",
-            metavar="N",
-            default="32, for nf4 64",
-        ),
-    ] = None
+    group: GroupSize = None
     vision: Annotated[
         bool, switch("Model", "Load the vision tower.", "--vision/--no-vision", default=False)
     ] = True
-    mtp: Annotated[
-        str,
-        flag(
-            "Model",
-            "Tokens to draft ahead by the model's MTP layer: auto, off or 1 to 4.",
-            "--mtp",
-            metavar="auto|off|N",
-            parser=drafts,
-        ),
-    ] = "off"
+    mtp: Drafts = "off"
     ctx: Annotated[
         list[Any] | None,
         flag(
-            "Context",
+            "Model",
             "Tokens to make room for, such as 32k; several between commas.",
             "--ctx",
             metavar="N,…",
@@ -440,40 +424,28 @@ class VramFlags(Group):
             default="131,072",
         ),
     ] = None
-    kv_dtype: Annotated[
-        Literal["bf16", "int8"],
-        flag("Context", "Numbers of the KV cache; int8 halves it.", "--kv-dtype", "--kv"),
-    ] = "bf16"
+    kv_dtype: KVDtype = "bf16"
     images: Annotated[
         list[Any] | None,
         flag(
-            "Context",
+            "Input",
             "Pictures of this size in pixels, xN of them; repeats.",
             "--images",
             metavar="WxH[xN]",
             parser=pictures,
         ),
     ] = None
-    image_max_tokens: Annotated[
-        int,
-        flag(
-            "Context",
-            "Most tokens for one picture, or `full` for the model's own limit.",
-            "--image-max-tokens",
-            metavar="N",
-            parser=image_tokens,
-        ),
-    ] = 2048
+    image_max_tokens: ImageMaxTokens = 2048
     chunk: Annotated[
         int,
-        flag("Context", "Tokens of a prompt read at once.", "--chunk", metavar="N", parser=tokens),
+        flag("Model", "Tokens of a prompt read at once.", "--chunk", metavar="N", parser=tokens),
     ] = 512
     batch: Annotated[
         int,
         typer.Option(
             "--batch",
             envvar="QWEN35_BATCH",
-            rich_help_panel="Context",
+            rich_help_panel="Model",
             help="Sequences at the same time.",
             metavar="N",
             min=1,

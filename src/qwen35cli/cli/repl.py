@@ -105,6 +105,8 @@ class Repl:
         self._draft = ""
         self._pictures.clear()
         self._terminal.note(report.stats_line(result, self._opened.ctx))
+        if flags.output.stats:
+            self._terminal.note(report.memory_line(self._opened, result))
         if result.rounds is not None:
             self._terminal.detail(report.drafts_line(result.rounds))
         if result.context_tokens > NEARLY_FULL * self._opened.ctx:
