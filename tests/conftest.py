@@ -1,7 +1,11 @@
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # before the first import of Triton
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from .operands import (
 if TYPE_CHECKING:
     from .cpu import Native
 
-Backend = Literal["reference", "cpu"]
+Backend = Literal["reference", "cpu", "triton"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,24 @@ def compiled(native: "Native") -> Kernels:
     )
 
 
-BACKENDS: dict[Backend, Callable[[], Kernels]] = {"reference": _reference, "cpu": _cpu}
+def _triton() -> Kernels:
+    from .triton import matvec
+
+    return replace(
+        _reference(),
+        backend="triton",
+        description="Triton, products of a few tokens; plain torch",
+        linear=matvec.linear,
+        project=matvec.project,
+        project_swiglu=matvec.project_swiglu,
+    )
+
+
+BACKENDS: dict[Backend, Callable[[], Kernels]] = {
+    "reference": _reference,
+    "cpu": _cpu,
+    "triton": _triton,
+}
 DEFAULTS: dict[str, Backend] = {"cpu": "cpu", "cuda": "reference"}
 
 
@@ -148,11 +165,16 @@ def select(device: torch.device, backend: str | None = None) -> Kernels:
 
     Raises:
         UsageError: no backend of that name.
+        DeviceError: it cannot run on `device`.
     """
     if backend is None:
         return BACKENDS[DEFAULTS[device.type]]()
     for name in get_args(Backend):
         if name == backend:
+            if name == "triton":
+                from .triton import require
+
+                require(device)
             return BACKENDS[name]()
     raise UsageError(
         f"there are no kernels named {backend!r}", f"--kernels {' | '.join(get_args(Backend))}"
