@@ -177,6 +177,7 @@ def test_the_argument_counts_before_the_variable(qwen35, monkeypatch):
         (["4B", "-m", "2B"], "the model is given twice"),
         (["--measure", "--ctx", "8k,16k"], "--measure takes one context"),
         (["--measure", "--group", "64"], "has no other groups"),
+        (["--measure", "--gpu", "rtx 4090"], "--gpu plans for a card"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(qwen35, arguments, message):
@@ -269,7 +270,10 @@ def _disk_full(*arguments, **options):
 def test_the_real_model_is_close_to_its_estimate(qwen35):
     code, out, err = qwen35("demo", "--measure", "--json", "--ctx", "1k", "--mtp", "1")
     assert code == 0, err
-    found = json.loads(out)["measured"]
+    answer = json.loads(out)
+    assert answer["gpu"] == "this machine's memory"
+    found = answer["measured"]
+    assert found["parts"][-1]["predicted_bytes"] == answer["total_bytes"]
     parts = {part["name"]: part for part in found["parts"]}
     assert list(parts)[-1] == "total"
     total = parts["total"]

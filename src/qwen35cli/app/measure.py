@@ -135,7 +135,7 @@ def run(
             device="cuda" if torch.cuda.is_available() and options.gpu != "cpu" else "cpu",
             ctx=setting.ctx,
             kv_dtype=setting.kv_dtype,
-            quant=options.quant or "auto",
+            quant=estimate.model.quant,
             store=store,
             mtp=setting.drafts or "off",
             pictures=options.vision,

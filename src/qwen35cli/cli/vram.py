@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,6 +53,8 @@ def vram(
     from qwen35cli.app import vram as use_case
 
     asked = options(model or flags.model_flag or DEFAULT_MODEL, flags)
+    if flags.measure:
+        asked = replace(asked, gpu=_here(flags.gpu))
     answers = use_case.answer(asked)
     warn(answers, terminal)
     measured = _measured(answers, asked, flags, terminal) if flags.measure else None
@@ -231,6 +234,24 @@ def compare_json(answers: "Sequence[Answer]", rows: "Sequence[Any]") -> list[dic
 
 
 # -- the real thing --------------------------------------------------------------------------------
+
+
+def _here(gpu: str | None) -> str:
+    """What `--measure` runs on: the GPU of this machine, or its memory where there is none.
+
+    Raises:
+        UsageError: another one was named.
+    """
+    if gpu in ("auto", "cpu"):
+        return gpu
+    if gpu is not None:
+        raise UsageError(
+            "--measure loads the model on this machine, --gpu plans for a card",
+            "leave out one of them",
+        )
+    from qwen35cli.app.vram import find_target
+
+    return "cpu" if find_target(None) is None else "auto"
 
 
 def _measured(
