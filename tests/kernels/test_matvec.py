@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from qwen35cli.errors import DeviceError
 from qwen35cli.kernels import reference, select
-from qwen35cli.kernels.operands import Int8
+from qwen35cli.kernels.operands import Int8, Replay
 from tests.kernels.test_linear import operand
 from tests.scripted import environment
 
@@ -26,8 +27,6 @@ TOLERANCE = {
 
 def moved(weight):
     """The operand on the device that runs."""
-    from dataclasses import replace
-
     return replace(weight, packed=weight.packed.to(DEVICE), scale=weight.scale.to(DEVICE))
 
 
@@ -59,6 +58,68 @@ def test_swiglu_is_made_of_both_products(kind, T, poisoned):
     found = select(DEVICE, "triton").project_swiglu(x, gate, up)
     expected = reference.project_swiglu(x.double(), gate, up)
     torch.testing.assert_close(found.double(), expected, **TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("T", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_norm_residual_and_swiglu_fold_into_the_products(kind, T, poisoned):
+    from qwen35cli.kernels.triton import matvec
+
+    torch.manual_seed(T)
+    weights = tuple(moved(operand(kind, N, 100)) for N in (7, 7, 3))
+    x, norm = 30 * tokens(T, 100), tokens(1, 100)[0].mul(0.3).bfloat16()
+    exact = reference.rms_norm(x.double(), norm, 1e-6)
+    for found, weight in zip(matvec.norm_project(x, norm, 1e-6, weights), weights, strict=True):
+        expected = reference.linear(exact, weight)
+        torch.testing.assert_close(found.double(), expected, **TOLERANCE[torch.float32])
+    found = matvec.norm_project_swiglu(x, norm, 1e-6, *weights[:2])
+    expected = reference.project_swiglu(exact, *weights[:2])
+    torch.testing.assert_close(found.double(), expected, **TOLERANCE[torch.float32])
+    residual = tokens(T, 7)
+    found = matvec.add_linear(residual, x, weights[0])
+    expected = residual + reference.linear(x.double(), weights[0])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-4)
+    assert found is not residual
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its memories are made on the CPU")
+@pytest.mark.parametrize(("kind", "logged"), [("int4-32", True), ("int8", False), ("bf16", True)])
+def test_stack_agrees_with_reference(kind, logged, poisoned):
+    """As tests/kernels/test_blocks.py has it for C++: a layer of each kind, several steps."""
+    from tests.kernels import test_blocks as twin
+
+    def blocks():
+        made = []
+        for number, block in enumerate(twin.blocks(torch.bfloat16)[:2]):
+            torch.manual_seed(100 + number)
+            if kind == "bf16":
+                made.append(block)
+                continue
+            mixer = block.mixer
+            project = tuple(
+                weight if weight.shape[0] == twin.H else operand(kind, *weight.shape)
+                for weight in mixer.project
+            )
+            mixer = replace(mixer, project=project, out=operand(kind, *mixer.out.shape))
+            shapes = block.gate.shape, block.up.shape, block.down.shape
+            gate, up, down = (operand(kind, *shape) for shape in shapes)
+            made.append(replace(block, mixer=mixer, gate=gate, up=up, down=down))
+        return tuple(made)
+
+    ours, plain = select(DEVICE, "triton").stack(blocks()), reference.stack(blocks())
+    past, wanted_past = twin.logs(), twin.logs()
+    start, kept = 0, 0
+    for T in (1, 2, 1):
+        x, angles = twin.random(1, T, twin.D), twin.random(1, T, twin.R)
+        arguments = (x, angles.cos(), angles.sin(), start)
+        new, wanted_new = twin.logs(), twin.logs()
+        replays = [Replay(*each) for each in zip(past, (kept, kept), new, strict=True)]
+        twins = [Replay(*each) for each in zip(wanted_past, (kept, kept), wanted_new, strict=True)]
+        found = ours(*arguments, replays if logged else None)
+        expected = plain(*arguments, twins if logged else None)
+        torch.testing.assert_close(found, expected, **twin.TOLERANCE)
+        past, wanted_past, kept = new, wanted_new, T
+        start += T
 
 
 def test_matrices_of_different_kinds_are_multiplied_one_by_one():

@@ -140,7 +140,7 @@ def compiled(native: "Native") -> Kernels:
 
 
 def _triton() -> Kernels:
-    from .triton import matvec
+    from .triton import matvec, stack
 
     return replace(
         _reference(),
@@ -149,6 +149,7 @@ def _triton() -> Kernels:
         linear=matvec.linear,
         project=matvec.project,
         project_swiglu=matvec.project_swiglu,
+        stack=stack.stack,
     )
 
 

@@ -644,7 +644,8 @@ def stack(blocks: tuple[BlockWeights, ...]) -> Stack:
                 memory = mixer.rows, mixer.state, next(left, None)
                 y = delta_mix(qkv, z, a, b, mixer.weights, *memory)
             else:
-                y = _attend(normed, mixer, block.eps, cos, sin, start)
+                q, k, v = project(normed, mixer.project)
+                y = attend(q, k, v, mixer, block.eps, cos, sin, start)
             x = x + linear(y, mixer.out)
             normed = rms_norm(x, block.post_norm, block.eps)
             x = x + linear(project_swiglu(normed, block.gate, block.up), block.down)
@@ -695,12 +696,26 @@ def _ids(candidates: Candidates) -> Tensor:
     return torch.arange(candidates.first, candidates.first + candidates.rows.shape[0])
 
 
-def _attend(
-    x: Tensor, mixer: AttentionMixer, eps: float, cos: Tensor, sin: Tensor, start: int
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mixer: AttentionMixer,
+    eps: float,
+    cos: Tensor,
+    sin: Tensor,
+    start: int,
 ) -> Tensor:
-    """(B, T, D) -> (B, T, H * Dh); the keys and values go behind `start`."""
-    B, T, _ = x.shape
-    q, k, v = project(x, mixer.project)
+    """Everything in an attention layer between its projections; the keys go behind `start`.
+
+    Args:
+        q: (B, T, 2 * H * Dh) queries, each head followed by its gate.
+        k, v: (B, T, KV * Dh).
+
+    Returns:
+        (B, T, H * Dh).
+    """
+    B, T, _ = q.shape
     q, gate = q.view(B, T, mixer.heads, -1).chunk(2, dim=-1)
     k, v = (y.view(B, T, -1, q.shape[-1]) for y in (k, v))
     q, k = qk_norm_rotary(q, k, mixer.q_norm, mixer.k_norm, eps, cos, sin)
