@@ -295,8 +295,6 @@ def test_measuring_shows_a_table_of_both(qwen35):
 
 # -- as a process ----------------------------------------------------------------------------------
 
-HALF_A_SECOND = 0.5
-
 
 def _process(*arguments, **more):
     return subprocess.run(
@@ -318,16 +316,20 @@ def test_a_named_card_needs_no_torch():
 
 
 def test_a_script_gets_its_answer_at_once():
-    """In time of the processor, since a loaded machine may take any other."""
-    call = ("-m", "qwen35cli", "vram", "--gpu", "24GiB", "--json")
-    times = []
-    for _ in range(3):
-        start = os.times()
-        assert _process(*call).returncode == 0
-        end = os.times()
-        user = end.children_user - start.children_user
-        times.append(user + end.children_system - start.children_system)
-    assert min(times) < HALF_A_SECOND
+    """Within 1.5 times the help, which is bound to be quick: on any machine, however loaded."""
+
+    def least(*arguments):
+        """Seconds of the processor, of the best of three."""
+        times = []
+        for _ in range(3):
+            start = os.times()
+            assert _process("-m", "qwen35cli", *arguments).returncode == 0
+            end = os.times()
+            user = end.children_user - start.children_user
+            times.append(user + end.children_system - start.children_system)
+        return min(times)
+
+    assert least("vram", "--gpu", "24GiB", "--json") < 1.5 * least("--help")
 
 
 @pytest.mark.parametrize(("columns", "charted"), [(120, True), (60, False)])

@@ -111,7 +111,7 @@ def drafts_line(rounds: Rounds) -> str:
 def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
     """What runs, on what, and with how much room."""
     estimate = opened.estimate
-    kv = _size(opened.ctx * estimate.kv_per_token)
+    kv = size(opened.ctx * estimate.kv_per_token)
     more = f"; up to {opened.largest_ctx:,} would fit" if opened.largest_ctx > opened.ctx else ""
     return [
         f"qwen35 {__version__} · {opened.source.name} {opened.checkpoint.format} · "
@@ -131,10 +131,6 @@ def memory_line(opened: Opened, result: Result) -> str:
         f"memory {size(peak_bytes(opened.device))} at most, {size(estimate.total)} estimated "
         f"for {result.context_tokens:,} tokens"
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def explain_end(result: Result, conversation: Conversation, terminal: Terminal) -> None:
