@@ -38,8 +38,8 @@ def test_the_table_ends_in_a_total_with_a_range(qwen35):
     assert re.search(
         r"^KV cache: 262,144 × 32 KiB \(8 layers, bf16\) +8\.000 GiB  exact$", out, re.M
     )
-    assert re.search(r"^CUDA context +256\.0 MiB  estimated, 100\.0 MiB to 550\.0 MiB$", out, re.M)
-    assert re.search(r"^total +11\.681 GiB  between 11\.\d+ GiB and 12\.\d+ GiB$", out, re.M)
+    assert re.search(r"^CUDA context +256\.0 MiB  estimated, 100 – 550 MiB$", out, re.M)
+    assert re.search(r"^total +11\.68 GiB  11\.\d\d – 12\.\d\d GiB$", out, re.M)
     assert "24 GiB, 24.00 GiB usable: fits, 12.32 GiB to spare" in out
     assert "\x1b" not in out
 
@@ -316,7 +316,8 @@ def test_a_named_card_needs_no_torch():
 
 
 def test_a_script_gets_its_answer_at_once():
-    """Within 1.5 times the help, which is bound to be quick: on any machine, however loaded."""
+    """In half a second; on a slow machine in twice the time of the help, which is bound to be
+    quick. Importing torch alone takes longer than either."""
 
     def least(*arguments):
         """Seconds of the processor, of the best of three."""
@@ -329,14 +330,14 @@ def test_a_script_gets_its_answer_at_once():
             times.append(user + end.children_system - start.children_system)
         return min(times)
 
-    assert least("vram", "--gpu", "24GiB", "--json") < 1.5 * least("--help")
+    assert least("vram", "--gpu", "24GiB", "--json") < max(0.5, 2 * least("--help"))
 
 
-@pytest.mark.parametrize(("columns", "charted"), [(120, True), (60, False)])
-def test_a_chart_stands_under_the_table_where_the_width_allows(columns, charted):
+def on_a_terminal(columns, *arguments):
+    """What a terminal so wide shows of the command, without its colours; and its exit code."""
     child = pexpect.spawn(
         sys.executable,
-        ["-m", "qwen35cli", "vram", "--gpu", "rtx 4060", "--ctx", "8k"],
+        ["-m", "qwen35cli", "vram", "--gpu", "rtx 4060", *arguments],
         env=environment(TERM="xterm-256color"),
         dimensions=(60, columns),
         timeout=PATIENCE,
@@ -344,7 +345,36 @@ def test_a_chart_stands_under_the_table_where_the_width_allows(columns, charted)
     )
     out = child.read()
     child.close()
-    assert child.exitstatus == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", out), child.exitstatus
+
+
+@pytest.mark.parametrize(("columns", "charted"), [(120, True), (80, True), (60, False)])
+def test_a_chart_stands_under_the_table_where_the_width_allows(columns, charted):
+    out, code = on_a_terminal(columns, "--ctx", "8k")
+    assert code == 0
     assert ("█" in out) == charted
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
-    assert all(len(line) <= columns for line in plain.splitlines())
+    assert all(len(line) <= columns for line in out.splitlines())
+
+
+@pytest.mark.parametrize("columns", [80, 60, 44])
+@pytest.mark.parametrize("view", [[], ["--compare"]])
+def test_no_figure_is_cut_on_a_narrow_terminal(qwen35, view, columns):
+    """Each is there as in a pipe, which has all the room it wants: in a row of its own."""
+    arguments = ["--ctx", "8k", *view]
+    out, _ = on_a_terminal(columns, *arguments)
+    assert "…" not in out
+    assert all(len(line) <= columns for line in out.splitlines())
+    piped = qwen35("--gpu", "rtx 4060", *arguments)[1]
+    first = "weights " if view else "GPU, memory"
+    rows = piped[piped.index(first) :].splitlines()[1:]
+    for row in rows:
+        name, *figures = re.split(r"  +", row)
+        lines = [line for line in out.splitlines() if line.startswith(name)]
+        assert all(any(figure in line for line in lines) for figure in figures), row
+    assert (len(out.split(first)) == 2) == (columns == 80)
+
+
+def test_a_narrow_terminal_gets_the_range_of_the_total():
+    out, _ = on_a_terminal(50, "--ctx", "8k")
+    assert re.search(r"^CUDA context +256\.0 MiB  estimated *\r?$", out, re.M)
+    assert re.search(r"^at least +3\.684 GiB\s+^at most +4\.340 GiB *\r?$", out, re.M)

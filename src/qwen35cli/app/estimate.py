@@ -245,7 +245,7 @@ class Estimate:
                 _exact("draft_head", "rows of the draft head", self._draft_head()),
             ]
         snapshot = sizes.state_bytes(text) + sizes.conv_bytes(text, number)
-        label = f"turn snapshots: none are kept ({size(snapshot)} each)"
+        label = f"turn snapshots: none kept ({size(snapshot)} each)"
         parts.append(_exact("turn_snapshots", label, 0))
         return tuple(parts)
 

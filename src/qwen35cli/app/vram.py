@@ -144,11 +144,16 @@ def longest(ctx: int) -> int:
     return LONGEST if LONGEST < ctx < ROUND_CONTEXT * LONGEST else ctx
 
 
+def how_it_fits(estimate: Estimate, usable: int) -> Verdict:
+    """Whether so many bytes do. `tight`: they would not at the upper end of the range."""
+    if not estimate.fits(usable):
+        return "no"
+    return "fits" if estimate.high <= usable else "tight"
+
+
 def fit(estimate: Estimate, gpu: Gpu) -> Fit:
-    """How an estimate stands to a card. `tight`: the upper end of the range would not fit."""
-    verdict: Verdict = "no"
-    if estimate.fits(gpu.usable):
-        verdict = "fits" if estimate.high <= gpu.usable else "tight"
+    """How an estimate stands to a card."""
+    verdict = how_it_fits(estimate, gpu.usable)
     speed = gpu.bandwidth_gbs and estimate.tokens_per_s(gpu.bandwidth_gbs)
     headroom = gpu.usable - estimate.total
     return Fit(gpu, verdict, headroom, estimate.largest_context(gpu.usable), speed or None)

@@ -1,47 +1,54 @@
 """The answer of `vram` for people: tables, and a small chart where the width allows."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.bar import Bar
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from qwen35cli.app.estimate import GIB, MIB, Estimate, size
-from qwen35cli.app.vram import Answer, Fit, compare, explain
+from qwen35cli.app.vram import Answer, Fit, compare, explain, how_it_fits
 from qwen35cli.text.sanitize import sanitize
 
 from .options import VramFlags
-from .terminal import Terminal
+from .terminal import WIDE, Terminal
 
 if TYPE_CHECKING:
     from qwen35cli.app.measure import Measured
 
-CHART_WIDTH = 72  # columns of a terminal from which there is a chart
+CHART_WIDTH = 72  # columns of a terminal from which there are ranges and a chart
+GAP = 2  # columns between two of a table's
 COLORS = {"fits": "green", "tight": "yellow", "no": "red"}
 MARKS = {"fits": "fits", "tight": "tight", "no": "no"}
+SIGNS = {"fits": "✓", "tight": "~", "no": "✗"}
 
 
 def show(answers: Sequence[Answer], flags: VramFlags, terminal: Terminal) -> None:
     """All that was asked for, on stdout."""
+    columns = terminal.columns
     if flags.compare:
-        terminal.show(comparison(answers))
+        for page, table in enumerate(comparison(answers, columns)):
+            if page:
+                terminal.show("")
+            terminal.show(table)
         return
     for number, answer in enumerate(answers):
         if number:
             terminal.show("")
-        terminal.show(parts(answer))
+        terminal.show(parts(answer, columns))
         for picture in answer.pictures:
             width, height = picture.size
             to = "" if picture.size == picture.resized else " → {} × {}".format(*picture.resized)
             terminal.show(f"picture {width} × {height}{to}: {picture.tokens:,} tokens")
         if answer.target is not None:
             terminal.show(verdict(answer, answer.target))
-        terminal.show("")
-        terminal.show(cards(answer))
+        for table in cards(answer, columns):
+            terminal.show("")
+            terminal.show(table)
         if flags.explain:
             terminal.show("\n" + sanitize("\n".join(explain(answer))))
-    columns = terminal.columns
     if columns is not None and columns >= CHART_WIDTH:
         terminal.show("")
         terminal.show(chart(answers[0], columns))
@@ -51,8 +58,45 @@ def _table(title: str | None = None) -> Table:
     return Table(title=title, box=None, pad_edge=False, title_justify="left", title_style="bold")
 
 
-def parts(answer: Answer) -> Table:
-    """The needs, line by line."""
+class _Column(NamedTuple):
+    head: str
+    cells: Sequence[str | Text]
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(str(cell)) for cell in (*self.head.split("\n"), *self.cells))
+
+
+def _stacked(
+    names: Sequence[_Column], rest: Sequence[_Column], columns: int | None, title: str | None = None
+) -> list[Table]:
+    """The columns side by side; where `columns` are too few, in tables below each other, each
+    beginning with the `names`. No figure is ever cut.
+    """
+    room = sum(column.width + GAP for column in names)
+    pages: list[list[_Column]] = [[]]
+    left = (columns or WIDE) - room
+    for column in rest:
+        if pages[-1] and column.width > left:
+            pages.append([])
+            left = (columns or WIDE) - room
+        pages[-1].append(column)
+        left -= column.width + GAP
+    tables = []
+    for number, page in enumerate(pages):
+        table = _table(None if number else title)
+        for column in names:
+            table.add_column(column.head, overflow="fold", vertical="bottom")
+        for column in page:
+            table.add_column(column.head, justify="right", overflow="fold")
+        for row in zip(*(column.cells for column in (*names, *page)), strict=True):
+            table.add_row(*row)
+        tables.append(table)
+    return tables
+
+
+def parts(answer: Answer, columns: int | None = None) -> Table:
+    """The needs, line by line; without the ranges of single parts where `columns` are few."""
     estimate, setting = answer.estimate, answer.estimate.setting
     name = sanitize(estimate.model.name)
     sequences = f" · {setting.batch} sequences" if setting.batch > 1 else ""
@@ -64,12 +108,18 @@ def parts(answer: Answer) -> Table:
     table.add_column(overflow="fold")
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
+    wide = columns is None or columns >= CHART_WIDTH
     for part in estimate.parts:
-        how = "exact" if part.exact else f"estimated, {_short(part.low)} to {_short(part.high)}"
+        how = "exact" if part.exact else "estimated"
+        if wide and not part.exact:
+            how += f", {_range(part.low, part.high)}"
         table.add_row(part.label, _short(part.nbytes), Text(how, style="dim"))
     table.add_row("", "", "")
     total = Text("total", style="bold"), Text(_short(estimate.total), style="bold")
-    table.add_row(*total, f"between {_short(estimate.low)} and {_short(estimate.high)}")
+    table.add_row(*total, _range(estimate.low, estimate.high) if wide else "")
+    if not wide:
+        table.add_row("at least", _short(estimate.low), "")
+        table.add_row("at most", _short(estimate.high), "")
     return table
 
 
@@ -94,28 +144,31 @@ def verdict(answer: Answer, fit: Fit) -> Text:
     return text
 
 
-def cards(answer: Answer) -> Table:
+def cards(answer: Answer, columns: int | None = None) -> list[Table]:
     """The common cards, smallest first."""
-    table = _table()
-    table.add_column("GPU", no_wrap=True)
-    for head in ("usable", "", "headroom", "max ctx bf16", "int8 KV", "tokens/s"):
-        table.add_column(head, justify="right", no_wrap=True)
     bf16, int8 = (answer.estimate.changed(kv_dtype=kind) for kind in ("bf16", "int8"))
-    for fit in answer.cards:
-        speed = fit.tokens_per_s if fit.fits else None
-        table.add_row(
-            fit.gpu.name,
-            f"{fit.gpu.usable / GIB:.2f} GiB",
-            Text(MARKS[fit.verdict], style=COLORS[fit.verdict]),
-            f"{fit.headroom / GIB:+.2f} GiB",
-            _tokens(bf16.largest_context(fit.gpu.usable)),
-            _tokens(int8.largest_context(fit.gpu.usable)),
-            _speed(speed) if speed else "–",
-        )
-    return table
+    fits = answer.cards
+    speeds = [fit.tokens_per_s if fit.fits else None for fit in fits]
+    return _stacked(
+        [_Column("GPU, memory in GiB", [fit.gpu.name for fit in fits])],
+        [
+            _Column("usable", [f"{fit.gpu.usable / GIB:.2f}" for fit in fits]),
+            _Column("", [Text(MARKS[fit.verdict], style=COLORS[fit.verdict]) for fit in fits]),
+            _Column("headroom", [f"{fit.headroom / GIB:+.2f}" for fit in fits]),
+            *(
+                _Column(
+                    f"max ctx\n{kind} KV",
+                    [_tokens(estimate.largest_context(fit.gpu.usable)) for fit in fits],
+                )
+                for kind, estimate in (("bf16", bf16), ("int8", int8))
+            ),
+            _Column("tokens/s", [_speed(speed) if speed else "–" for speed in speeds]),
+        ],
+        columns,
+    )
 
 
-def comparison(answers: Sequence[Answer]) -> Table:
+def comparison(answers: Sequence[Answer], columns: int | None = None) -> list[Table]:
     """Formats and KV types against contexts; with a card, what fits there."""
     target = answers[0].target
     rows = compare(answers)
@@ -123,37 +176,36 @@ def comparison(answers: Sequence[Answer]) -> Table:
     title = f"{name} · GiB"
     if target is not None:
         title += f" · {sanitize(target.gpu.name)}, {size(target.gpu.usable)} usable"
-    table = _table(title)
-    table.add_column("weights", no_wrap=True)
-    table.add_column("KV", no_wrap=True)
-    for estimate in rows[0].estimates:
-        table.add_column(f"{estimate.setting.ctx:,}", justify="right", no_wrap=True)
+    names = [
+        _Column("weights", [row.quant for row in rows]),
+        _Column("KV", [row.kv_dtype for row in rows]),
+    ]
+    rest = [
+        _Column(f"{estimate.setting.ctx:,}", [_cell(row.estimates[place], target) for row in rows])
+        for place, estimate in enumerate(rows[0].estimates)
+    ]
     if target is not None:
-        table.add_column("largest context", justify="right", no_wrap=True)
-        table.add_column("tokens/s", justify="right", no_wrap=True)
-    for row in rows:
-        cells = [_cell(estimate, target) for estimate in row.estimates]
-        more = []
-        if target is not None:
-            bandwidth = target.gpu.bandwidth_gbs
-            more = [
-                _tokens(row.estimates[0].largest_context(target.gpu.usable)),
-                _speed(row.estimates[0].tokens_per_s(bandwidth)) if bandwidth else "–",
-            ]
-        table.add_row(row.quant, row.kv_dtype, *cells, *more)
-    return table
+        usable, bandwidth = target.gpu.usable, target.gpu.bandwidth_gbs
+        least = [row.estimates[0] for row in rows]
+        rest += [
+            _Column("largest context", [_tokens(each.largest_context(usable)) for each in least]),
+            _Column(
+                "tokens/s",
+                [
+                    _speed(each.tokens_per_s(bandwidth)) if bandwidth and each.fits(usable) else "–"
+                    for each in least
+                ],
+            ),
+        ]
+    return _stacked(names, rest, columns, title)
 
 
 def _cell(estimate: Estimate, target: Fit | None) -> Text:
     figure = f"{estimate.total / GIB:.2f}"
     if target is None:
         return Text(figure)
-    usable = target.gpu.usable
-    if not estimate.fits(usable):
-        return Text(f"{figure} ✗", style="red")
-    if estimate.high > usable:
-        return Text(f"{figure} ~", style="yellow")
-    return Text(f"{figure} ✓", style="green")
+    verdict = how_it_fits(estimate, target.gpu.usable)
+    return Text(f"{figure} {SIGNS[verdict]}", style=COLORS[verdict])
 
 
 def chart(answer: Answer, columns: int) -> Table:
@@ -173,7 +225,7 @@ def chart(answer: Answer, columns: int) -> Table:
     for each in estimates:
         style = "blue"
         if usable is not None:
-            style = "red" if not each.fits(usable) else "green"
+            style = COLORS[how_it_fits(each, usable)]
         table.add_row(
             f"{each.setting.ctx:,}",
             Bar(scale, 0, each.total, width=width, color=style),
@@ -207,9 +259,23 @@ def measured(result: "Measured", ctx: int, name: str) -> Table:
 
 
 def _short(nbytes: int) -> str:
+    """Four digits; three of what is small."""
     if nbytes >= GIB:
-        return f"{nbytes / GIB:.3f} GiB"
-    return f"{nbytes / MIB:.1f} MiB" if nbytes else "0"
+        return f"{nbytes / GIB:.{2 if nbytes >= 10 * GIB else 3}f} GiB"
+    if nbytes >= MIB / 10 or not nbytes:
+        return f"{nbytes / MIB:.1f} MiB" if nbytes else "0"
+    return f"{nbytes / 1_024:.1f} KiB"
+
+
+def _range(low: int, high: int) -> str:
+    """From the least to the most, in the unit of the most."""
+    if high >= GIB:
+        return f"{low / GIB:.2f} – {high / GIB:.2f} GiB"
+    unit, name = (MIB, "MiB") if high >= MIB / 10 else (1_024, "KiB")
+    least, most = (
+        f"{value:.0f}" if value >= 10 else f"{value:.1f}" for value in (low / unit, high / unit)
+    )
+    return f"{least} – {most} {name}"
 
 
 def _signed(nbytes: int) -> str:
