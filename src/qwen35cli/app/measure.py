@@ -6,7 +6,7 @@ all weights of the text. On a GPU it is what torch has allocated.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +16,13 @@ import torch
 
 from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.errors import UsageError
+from qwen35cli.images.preprocess import Patches
 
 from . import load as loading
 from .device import free_bytes
 from .estimate import Estimate, Part, size
 from .quantize import Job
-from .vram import VramOptions
+from .vram import Picture, VramOptions
 
 STEPS = 8
 EVERY = 0.005  # seconds between two looks at resident memory
@@ -101,6 +102,7 @@ class CudaMeter:
 
 def run(
     estimate: Estimate,
+    pictures: Sequence[Picture],
     options: VramOptions,
     store: Path,
     make: Callable[[Job], None],
@@ -110,13 +112,15 @@ def run(
 
     Args:
         estimate: what was asked about; the device is the one that is here.
+        pictures: the largest of them is read before the prompt.
         options: where the model is.
         store: where quantized weights are kept.
         make: makes those that are missing, or refuses.
         say: gets a line on what is being done.
 
     Raises:
-        UsageError: what cannot be measured: several sequences, or weights that no run would use.
+        UsageError: what cannot be measured: several sequences, weights that no run would use, a
+            picture that leaves no room for anything else.
         DoesNotFitError: it does not fit here.
         ModelError: the checkpoint is not on this machine.
     """
@@ -128,6 +132,13 @@ def run(
             "qwen35 quantize --group N -o DIR, then: qwen35 vram DIR --measure",
         )
     setting = estimate.setting
+    largest = max(pictures, key=lambda picture: picture.patches, default=None)
+    room = setting.ctx - STEPS - setting.drafts - (largest.tokens if largest else 0)
+    if largest and room < 1:
+        raise UsageError(
+            f"a picture of {largest.tokens:,} tokens does not fit a context of {setting.ctx:,}",
+            f"--ctx {largest.tokens + 1024}",
+        )
     opened = loading.open_model(
         loading.LoadOptions(
             model=options.model,
@@ -143,7 +154,12 @@ def run(
         make,
     )
     device = opened.device
-    chosen = replace(opened.estimate.setting, chunk=setting.chunk, drafts=setting.drafts)
+    chosen = replace(
+        opened.estimate.setting,
+        chunk=setting.chunk,
+        drafts=setting.drafts,
+        patches=setting.patches,
+    )
     needs = Estimate(opened.estimate.model, chosen)
     meter: ResidentMeter | CudaMeter = CudaMeter() if device.type == "cuda" else ResidentMeter()
     free, start = free_bytes(device), meter.now()
@@ -158,9 +174,9 @@ def run(
     caches = _touch_caches(runner) if device.type == "cpu" else runner.cache.nbytes()
     after_caches = meter.now()
     say(f"reading {setting.chunk:,} tokens …")
-    count = min(setting.chunk, max(setting.ctx - STEPS - setting.drafts, 1))
+    prompt = _prompt(runner, min(setting.chunk, max(room, 1)), largest)
     with meter.peak() as most:
-        _work(runner, count, setting.drafts)
+        _work(runner, prompt, setting.drafts)
     lines = _lines(needs, device, start, after_weights, after_caches, most[0], caches)
     if device.type == "cuda":
         used = free - free_bytes(device)
@@ -186,7 +202,7 @@ def _lines(
     """What was found, beside what was expected, in the order it came."""
     held = sum(part.nbytes for part in needs.weights)
     kept = sum(part.nbytes for part in needs.memory)
-    passing = needs_of(needs, "activations", "logits")
+    passing = needs_of(needs, "activations", "logits", "image_activations")
     lines = []
     if device.type == "cpu":
         lines.append(Line("runtime", _label(needs, "runtime"), needs_of(needs, "runtime"), start))
@@ -223,11 +239,24 @@ def _touch_caches(runner: Runner) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _work(runner: Runner, count: int, drafts: int) -> None:
-    """A prompt of `count` tokens, and some steps behind it."""
-    vocabulary = runner.model.config.text.vocab_size
-    ids = tuple((7 * position) % min(vocabulary, 1_000) for position in range(count))
-    for _ in runner.prefill(Prompt(ids)):
+def _prompt(runner: Runner, count: int, picture: Picture | None) -> Prompt:
+    """`count` tokens, behind a grey picture if there is one."""
+    config = runner.model.config
+    vocabulary = min(config.text.vocab_size, 1_000)
+    ids = [(7 * position) % vocabulary for position in range(count)]
+    if picture is None or config.vision is None:
+        return Prompt(tuple(ids))
+    patch = config.vision.patch_size
+    width, height = picture.resized
+    pixels = torch.zeros(picture.patches, config.vision.patch_values)
+    patches = Patches(pixels, (1, height // patch, width // patch), picture.tokens, (width, height))
+    ids = [config.image_token_id] * picture.tokens + ids
+    return Prompt(tuple(ids), (patches,))
+
+
+def _work(runner: Runner, prompt: Prompt, drafts: int) -> None:
+    """A prompt, and some steps behind it."""
+    for _ in runner.prefill(prompt):
         pass
     for _ in range(STEPS):
         if runner.length + drafts + 1 > runner.capacity:

@@ -267,10 +267,11 @@ def _measured(
 
     make = making.maker(terminal, yes=False)
     folder = settings.data_folder()
-    lines = measure.run(answers[0].estimate, asked, folder, make, terminal.status)
+    answer = answers[0]
+    lines = measure.run(answer.estimate, answer.pictures, asked, folder, make, terminal.status)
     terminal.clear_status()
     if not flags.json:
-        terminal.show(tables.measured(lines, answers[0].ctx, sanitize(asked.model)))
+        terminal.show(tables.measured(lines, answer.ctx, sanitize(asked.model)))
     return {
         "device": lines.device,
         "parts": [
