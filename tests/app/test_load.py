@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from qwen35cli.app import load
-from qwen35cli.app.estimate import Estimate, Setting, planned
+from qwen35cli.app.estimate import Estimate, Setting, planned, size
 from qwen35cli.engine.depth import Adaptive, Fixed
 from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageError
 from qwen35cli.kernels import select
@@ -26,7 +26,6 @@ CPU = torch.device("cpu")
 CONFIG = Config.from_dict(tiny_config(max_position_embeddings=262_144, mtp=False))
 ESTIMATE = Estimate(planned("tiny", CONFIG, recipe("bf16")), Setting(ctx=0, device="cpu"))
 KV = 2 * 2 * 32 * 2 * 2  # keys and values, 2 heads of 32, bf16, 2 full-attention layers
-GIB = 2**30
 
 
 def test_the_context_that_is_chosen():
@@ -42,7 +41,7 @@ def test_the_context_that_is_chosen():
 
 def test_a_context_that_was_asked_for_is_never_reduced():
     free = ESTIMATE.fixed + 50_000 * KV
-    needed = re.escape(f"{ESTIMATE.changed(ctx=200_000).total / GIB:.1f} GiB")
+    needed = re.escape(size(ESTIMATE.changed(ctx=200_000).total))
     with pytest.raises(DoesNotFitError, match=rf"200,000 tokens needs {needed} .* are free on cpu"):
         load.choose_context(200_000, ESTIMATE, free, "cpu")
     with pytest.raises(UsageError, match="300,000 tokens is more than the model's 262,144"):
@@ -65,8 +64,18 @@ def test_what_does_not_fit_names_two_ways_out():
 def test_what_does_not_fit_is_refused_before_the_weights_are_read(monkeypatch):
     monkeypatch.setattr(load, "free_bytes", lambda device: 100_000_000)
     options = load.LoadOptions(model="demo", device="cpu", ctx=4_096, kernels="reference")
-    with pytest.raises(DoesNotFitError, match=r"0\.1 GiB are free on cpu"):
+    with pytest.raises(DoesNotFitError, match=r"95\.4 MiB are free on cpu, .* missing"):
         load.open_model(options)
+
+
+def test_there_is_room_for_a_picture_where_one_may_come():
+    options = load.LoadOptions(model="demo", device="cpu", ctx=512, kernels="reference")
+    estimates = [
+        load.open_model(replace(options, **more)).estimate
+        for more in ({}, {"image_max_tokens": 16}, {"pictures": False})
+    ]
+    assert [each.setting.patches for each in estimates] == [(36_864 // 256,), (64,), ()]
+    assert estimates[0].total > estimates[1].total > estimates[2].total
 
 
 @pytest.mark.parametrize(
@@ -142,7 +151,16 @@ def test_the_default_mode_is_read_off_the_template_that_is_there(tmp_path):
     assert load.chat_template(tmp_path) == "own file"
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("... can't allocate memory: ...")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("... can't allocate memory: ..."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ..."),
+    ],
+)
 def test_memory_that_runs_out_is_an_error_with_a_hint(error):
     with (
         pytest.raises(DoesNotFitError, match="memory ran out while reading") as caught,

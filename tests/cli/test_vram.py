@@ -5,13 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pexpect
 import pytest
 from PIL import Image
 
 from qwen35cli.app import load, vram
-from qwen35cli.app.estimate import GIB
+from qwen35cli.app.estimate import GIB, size
 from qwen35cli.app.gpus import Gpu
 from qwen35cli.cli import run
 from tests.scripted import PATIENCE, environment
@@ -237,6 +238,47 @@ def test_a_folder_is_summed_from_its_headers(qwen35, checkpoint, tmp_path):
     assert (code, "is quantized already, as int4" in err) == (2, True)
 
 
+def test_pictures_are_cut_as_the_folder_says(qwen35, checkpoint):
+    """As `ask -i` would: this one takes at most 64 x 64 pixels, where the 4B takes 4096 x 4096."""
+    arguments = ("--images", "1024x512", "--json")
+    assert json.loads(qwen35(*arguments)[1])["images"][0]["tokens"] == 512
+    assert json.loads(qwen35(checkpoint, *arguments)[1])["images"] == [
+        {"size": [1024, 512], "resized": [64, 32], "patches": 8, "tokens": 2}
+    ]
+    smaller = qwen35(checkpoint, *arguments, "--image-max-tokens", "1")
+    assert json.loads(smaller[1])["images"][0]["resized"] == [32, 32]
+    assert qwen35(checkpoint, *arguments, "--no-vision")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_what_does_not_fit_is_refused_by_the_same_estimate_before_loading(
+    command, capfdbinary, monkeypatch
+):
+    def start(*more):
+        with Path(os.devnull).open() as nothing:
+            monkeypatch.setattr("sys.stdin", nothing)
+            arguments = ["--model", "demo", "--device", "cpu", "--ctx", "8k", "--mtp", "off"]
+            code = run([command, *arguments, *more, "Hello"])
+        return code, *(stream.decode() for stream in capfdbinary.readouterr())
+
+    def loaded(*arguments, **options):
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr(load, "load", loaded)
+    options = vram.VramOptions(model="demo", ctx=(8_192,), gpu="cpu", vision=False)
+    needed = vram.answer(options)[0].estimate
+    monkeypatch.setattr(load, "free_bytes", lambda device: needed.total - 2**20)
+    code, out, err = start()
+    assert (code, out) == (5, "")
+    assert err == (
+        f"error: a context of 8,192 tokens needs {size(needed.total)} with the weights; "
+        f"{size(needed.total - 2**20)} are free on cpu, 1.0 MiB are missing\n"
+        "hint: --kv-dtype int8, or --ctx 6144\n"
+    )
+    assert "the weights were read" in start("--kv-dtype", "int8")[2]  # fits: it goes on
+    assert "the weights were read" in start("--ctx", "6144")[2]
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_the_plot_is_a_picture(qwen35, tmp_path, suffix):
     path = tmp_path / f"memory.{suffix}"
@@ -282,6 +324,17 @@ def test_the_real_model_is_close_to_its_estimate(qwen35):
     rest = ("weights", "caches", "activations")
     assert sum(parts[name]["measured_bytes"] for name in rest) < 100 * 2**20
     assert total["measured_bytes"] > parts["weights"]["predicted_bytes"]
+
+
+def test_a_picture_is_read_where_one_is_measured(qwen35):
+    arguments = ("demo", "--measure", "--json", "--ctx", "1k")
+    for more in (("--images", "64x64x2", "--images", "300x300"), ("--chunk", "1k")):
+        code, out, err = qwen35(*arguments, *more)
+        assert code == 0, err
+        answer = json.loads(out)
+        assert answer["measured"]["parts"][-1]["predicted_bytes"] == answer["total_bytes"]
+    code, _, err = qwen35("demo", "--measure", "--images", "300x300", "--ctx", "40")
+    assert (code, "a picture of 36 tokens does not fit a context of 40" in err) == (2, True)
 
 
 def test_measuring_shows_a_table_of_both(qwen35):

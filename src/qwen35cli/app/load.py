@@ -22,7 +22,7 @@ from qwen35cli.errors import DoesNotFitError, ModelError, UsageError
 from qwen35cli.images.resize import ImageLimits
 from qwen35cli.kernels import Kernels, select
 from qwen35cli.kernels.cpu import guard_mapping
-from qwen35cli.model.config import TextConfig
+from qwen35cli.model.config import Config, TextConfig
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.model.sizes import KVDtype
@@ -33,7 +33,7 @@ from qwen35cli.text.tokenizer import Tokenizer
 
 from . import quantize, stored
 from .device import choose_device, free_bytes
-from .estimate import GIB, LEAST_CONTEXT, Device, Estimate, Setting, ways_out
+from .estimate import LEAST_CONTEXT, Device, Estimate, Setting, size, ways_out
 from .source import Source, resolve
 from .stored import SMALL_BYTES
 
@@ -44,6 +44,8 @@ KV_DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
 FLAGS = ("--ctx", "--kv-dtype", "--quant", "--mtp")  # of ask and chat, that change what is needed
 MOST_DRAFTS = 4
 MAX_JSON_BYTES = 16 * 2**20
+# In the errors of torch's CPU allocator, of CUDA outside torch's own, and of cuBLAS.
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 Drafting = Literal["auto", "off"] | int  # by how many tokens a round looks ahead; auto: what pays
@@ -115,14 +117,15 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     asked = options.ctx
     if asked is not None and options.ctx_is_round:
         asked = rounded_context(asked, checkpoint.config.text)
-    estimate = needs(source.name, checkpoint, options, mtp, device)
+    limits = image_limits(checkpoint.config, source.folder, options.image_max_tokens)
+    estimate = needs(source.name, checkpoint, options, mtp, device, limits)
     free = free_bytes(device)
     ctx = choose_context(asked, estimate, free, device.type)
     return Opened(
         source=source,
         checkpoint=checkpoint,
         tokenizer=tokenizer_of(asked_for.folder),
-        image_limits=image_limits(checkpoint, source.folder, options.image_max_tokens),
+        image_limits=limits,
         thinks_by_default=thinks_by_default(chat_template(source.folder)),
         device=device,
         kernels=kernels,
@@ -190,16 +193,30 @@ def choose_drafting(asked: Drafting, checkpoint: Checkpoint, kernels: Kernels) -
 
 
 def needs(
-    name: str, checkpoint: Checkpoint, options: LoadOptions, mtp: Drafting, device: torch.device
+    name: str,
+    checkpoint: Checkpoint,
+    options: LoadOptions,
+    mtp: Drafting,
+    device: torch.device,
+    limits: ImageLimits | None,
 ) -> Estimate:
-    """What the checkpoint takes as it will run, the context left open."""
+    """What the checkpoint takes as it will run, the context left open.
+
+    Where pictures may come there is room for one of the most patches that `limits` allow.
+    """
     model = stored.of_checkpoint(name, checkpoint)
     if not options.pictures:
         model = model.without_vision()
     drafts = 0 if mtp == "off" else MOST_DRAFTS if mtp == "auto" else mtp
     place: Device = "cuda" if device.type == "cuda" else "cpu"
+    patches = () if limits is None or not options.pictures else (limits.most_patches,)
     setting = Setting(
-        ctx=0, kv_dtype=options.kv_dtype, drafts=drafts, device=place, chunk=PREFILL_CHUNK
+        ctx=0,
+        kv_dtype=options.kv_dtype,
+        drafts=drafts,
+        device=place,
+        chunk=PREFILL_CHUNK,
+        patches=patches,
     )
     return Estimate(model, setting)
 
@@ -274,18 +291,12 @@ def chat_template(folder: Path) -> str:
     return template if isinstance(template, str) else ""
 
 
-def image_limits(
-    checkpoint: Checkpoint, folder: Path, max_tokens: int | None
-) -> ImageLimits | None:
+def image_limits(config: Config, folder: Path, max_tokens: int | None) -> ImageLimits | None:
     """How pictures are cut for this checkpoint, at most `max_tokens` each; None: it takes none."""
     raw = read_json(folder / "preprocessor_config.json")
-    if checkpoint.config.vision is None or not raw:
+    if config.vision is None or not raw:
         return None
-    limits = ImageLimits.from_dict(raw)
-    if max_tokens is None:
-        return limits
-    most = min(limits.max_pixels, max_tokens * limits.factor**2)
-    return replace(limits, max_pixels=most, min_pixels=min(limits.min_pixels, most))
+    return ImageLimits.from_dict(raw).at_most(max_tokens)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -338,8 +349,8 @@ def choose_context(asked: int | None, estimate: Estimate, free: int, device: str
     if asked is None and largest >= LEAST_CONTEXT:
         return largest
     raise DoesNotFitError(
-        f"a context of {wanted:,} tokens needs {needed.total / GIB:.1f} GiB with the weights; "
-        f"{free / GIB:.1f} GiB are free on {device}",
+        f"a context of {wanted:,} tokens needs {size(needed.total)} with the weights; "
+        f"{size(free)} are free on {device}, {size(needed.total - free)} are missing",
         ", or ".join(ways_out(needed, free, allow=FLAGS)) or "--model demo",
     )
 
@@ -355,6 +366,6 @@ def memory_errors(doing: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         raise failure from None
     except RuntimeError as error:
-        if "can't allocate memory" in str(error):
+        if any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise failure from None
         raise

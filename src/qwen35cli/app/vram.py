@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from qwen35cli.errors import DeviceError, UsageError
 from qwen35cli.model.config import Config
@@ -19,6 +19,9 @@ from qwen35cli.quant.plan import Format, recipe
 from . import gpus
 from .estimate import FORMATS, GIB, KV_DTYPES, Estimate, Model, Setting, planned
 from .gpus import Gpu
+
+if TYPE_CHECKING:
+    from qwen35cli.images.resize import ImageLimits
 
 DISPLAY_BYTES = round(1.1 * GIB)  # a desktop's share: Windows keeps 1.13 of 7.96 GiB
 COMPARED = (8_192, 32_768, 131_072, 262_144)
@@ -104,11 +107,14 @@ def answer(options: VramOptions) -> list[Answer]:
     model = find_model(options.model, options.quant, options.group, options.revision)
     if options.drafts and not model.config.text.mtp_num_hidden_layers:
         raise UsageError("this checkpoint has no MTP layer to draft with", "--mtp 0")
-    if options.pictures and (model.config.vision is None or not options.vision):
-        raise UsageError("there is no vision tower for the pictures", "leave out --images")
     if not options.vision:
         model = model.without_vision()
-    pictures = tuple(cut(size, options.image_max_tokens, model.config) for size in options.pictures)
+    pictures: tuple[Picture, ...] = ()
+    if options.pictures:
+        limits = picture_limits(options, model.config)
+        if limits is None:
+            raise UsageError("there is no vision tower for the pictures", "leave out --images")
+        pictures = tuple(cut(size, limits) for size in options.pictures)
     setting = Setting(
         ctx=0,
         kv_dtype=options.kv_dtype,
@@ -171,13 +177,18 @@ def find_model(
         UsageError: no such format or group, or the folder has another one already.
         ModelError: no such model, or no sound checkpoint.
     """
-    built_in = None if Path(name).expanduser().is_dir() else sibling(name)
+    built_in = _built_in(name)
     if built_in is not None:
         chosen = quant or "int4"
         return planned(built_in, SIBLINGS[built_in], recipe(chosen, _group(chosen, group)))
     from . import stored  # late: reading headers imports torch
 
     return stored.model(name, quant, group, revision)
+
+
+def _built_in(name: str) -> str | None:
+    """The id of the built-in size that `name` means; a folder comes first."""
+    return None if Path(name).expanduser().is_dir() else sibling(name)
 
 
 def sibling(name: str) -> str | None:
@@ -196,30 +207,40 @@ def _group(quant: Format, group: int | None) -> int | None:
     return group
 
 
-def cut(size: tuple[int, int], most: int | None, config: Config) -> Picture:
-    """What becomes of a picture of so many pixels: `most` tokens, or the model's own limit.
+def picture_limits(options: VramOptions, config: Config) -> "ImageLimits | None":
+    """How the model's pictures are cut; None: it takes none."""
+    from qwen35cli.images.resize import ImageLimits
+
+    most = options.image_max_tokens
+    if _built_in(options.model) is None:
+        from .load import image_limits  # late: reading headers imports torch
+        from .source import resolve
+
+        return image_limits(config, resolve(options.model, options.revision).folder, most)
+    vision = config.vision
+    if vision is None:
+        return None
+    return ImageLimits(
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+        min_pixels=65_536,
+        max_pixels=16_777_216,
+    ).at_most(most)
+
+
+def cut(size: tuple[int, int], limits: "ImageLimits") -> Picture:
+    """What becomes of a picture of so many pixels.
 
     Raises:
         UsageError: one side is more than 200 times the other.
     """
-    from qwen35cli.images.resize import ImageLimits, smart_resize
+    from qwen35cli.images.resize import smart_resize
 
-    assert config.vision is not None
-    patch, merge = config.vision.patch_size, config.vision.spatial_merge_size
-    limits = ImageLimits(
-        patch_size=patch,
-        temporal_patch_size=config.vision.temporal_patch_size,
-        merge_size=merge,
-        min_pixels=65_536,
-        max_pixels=16_777_216,
-    )
-    if most is not None:
-        area = min(limits.max_pixels, most * limits.factor**2)
-        limits = replace(limits, max_pixels=area, min_pixels=min(limits.min_pixels, area))
     width, height = size
     new_height, new_width = smart_resize(height, width, limits)
-    patches = (new_height // patch) * (new_width // patch)
-    return Picture(size, (new_width, new_height), patches, patches // merge**2)
+    patches = (new_height // limits.patch_size) * (new_width // limits.patch_size)
+    return Picture(size, (new_width, new_height), patches, patches // limits.merge_size**2)
 
 
 # -- what it is held against ---------------------------------------------------------------------

@@ -127,6 +127,8 @@ def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
 def memory_line(opened: Opened, result: Result) -> str:
     """For `--stats`: what was taken at most, beside the estimate for so many tokens."""
     estimate = opened.estimate.changed(ctx=result.context_tokens)
+    if not result.image_tokens:
+        estimate = estimate.changed(patches=())
     return (
         f"memory {size(peak_bytes(opened.device))} at most, {size(estimate.total)} estimated "
         f"for {result.context_tokens:,} tokens"

@@ -5,7 +5,7 @@ Source: transformers : models/qwen2_vl/image_processing_pil_qwen2_vl.py
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from qwen35cli.errors import ModelError, UsageError
@@ -65,6 +65,18 @@ class ImageLimits:
                 f"{limits.factor} × {limits.factor}"
             )
         return limits
+
+    def at_most(self, tokens: int | None) -> "ImageLimits":
+        """The same with no picture of more tokens; None: the model's own limit."""
+        if tokens is None:
+            return self
+        area = min(self.max_pixels, tokens * self.factor**2)
+        return replace(self, max_pixels=area, min_pixels=min(self.min_pixels, area))
+
+    @property
+    def most_patches(self) -> int:
+        """Of one picture that is not long and thin."""
+        return self.max_pixels // self.patch_size**2
 
     @property
     def factor(self) -> int:
