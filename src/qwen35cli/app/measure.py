@@ -1,9 +1,12 @@
 """`vram --measure`: the estimate held against what the model takes when it is loaded here.
 
 On a CPU that is resident memory: every cache is written once, so that it counts, and a step reads
-all weights of the text. On a GPU it is what torch has allocated.
+all weights of the text. On a GPU it is what torch has allocated and reserved, what the driver says
+is gone besides, and the context, which a second process shows by making one of its own.
 """
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -150,6 +153,7 @@ def run(
             store=store,
             mtp=setting.drafts or "off",
             pictures=options.vision,
+            image_max_tokens=largest.tokens if largest else 1,
         ),
         make,
     )
@@ -171,16 +175,34 @@ def run(
         _touch_weights(runner)
     after_weights = meter.now()
     say(f"filling {size(runner.cache.nbytes())} of caches …")
-    caches = _touch_caches(runner) if device.type == "cpu" else runner.cache.nbytes()
+    _touch_caches(runner)
     after_caches = meter.now()
     say(f"reading {setting.chunk:,} tokens …")
     prompt = _prompt(runner, min(setting.chunk, max(room, 1)), largest)
     with meter.peak() as most:
         _work(runner, prompt, setting.drafts)
-    lines = _lines(needs, device, start, after_weights, after_caches, most[0], caches)
-    if device.type == "cuda":
-        used = free - free_bytes(device)
-        lines[-1] = replace(lines[-1], measured=max(used, most[0]) + needs_of(needs, "runtime"))
+    if device.type == "cuda":  # torch allocates weights and caches in one go there
+        used, reserved = free - free_bytes(device), torch.cuda.memory_reserved()
+        context = context_bytes()
+        if context is None:
+            context = needs_of(needs, "runtime")
+        caches = runner.cache.nbytes()
+        found = (
+            context + used - reserved,
+            after_weights - caches - start,
+            caches,
+            most[0] - after_caches,
+            reserved - most[0],
+        )
+    else:
+        found = (
+            start,
+            after_weights - start,
+            after_caches - after_weights,
+            most[0] - after_caches,
+            0,
+        )
+    lines = _lines(needs, found)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "this machine's CPU"
     return Measured(name, tuple(lines))
 
@@ -190,33 +212,38 @@ def needs_of(estimate: Estimate, *names: str) -> int:
     return sum(part.nbytes for part in estimate.parts if part.name in names)
 
 
-def _lines(
-    needs: Estimate,
-    device: torch.device,
-    start: int,
-    weights: int,
-    caches: int,
-    peak: int,
-    allocated: int,
-) -> list[Line]:
-    """What was found, beside what was expected, in the order it came."""
+def context_bytes() -> int | None:
+    """What a context takes on the GPU: one is made in another process. None: it could not be."""
+    free = torch.cuda.mem_get_info()[0]
+    script = "import torch; torch.cuda.mem_get_info(); print('made', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        made = child.stdout.readline().strip() == "made"
+        taken = free - torch.cuda.mem_get_info()[0]
+        child.communicate("\n")
+    return taken if made and taken > 0 else None
+
+
+def _lines(needs: Estimate, found: tuple[int, int, int, int, int]) -> list[Line]:
+    """What was found, part by part, beside what was expected; the sum comes last."""
+    runtime, weights, caches, passing, slack = found
+    expected = needs_of(needs, "activations", "logits", "image_activations")
     held = sum(part.nbytes for part in needs.weights)
     kept = sum(part.nbytes for part in needs.memory)
-    passing = needs_of(needs, "activations", "logits", "image_activations")
-    lines = []
-    if device.type == "cpu":
-        lines.append(Line("runtime", _label(needs, "runtime"), needs_of(needs, "runtime"), start))
-    else:  # torch allocates weights and caches in one go there
-        weights -= allocated
-    lines += [
-        Line("weights", "weights", held, weights - start),
-        Line("caches", "caches and states", kept, caches - weights),
-        Line("activations", "activations, logits", passing, peak - caches),
+    return [
+        Line("runtime", _label(needs, "runtime"), needs_of(needs, "runtime"), runtime),
+        Line("weights", "weights", held, weights),
+        Line("caches", "caches and states", kept, caches),
+        Line("activations", "activations, logits", expected, passing),
+        Line("slack", "allocator slack", needs_of(needs, "slack"), slack),
+        Line("total", "total", needs.total, sum(found)),
     ]
-    slack = needs_of(needs, "slack")
-    lines.append(Line("slack", "allocator slack", slack, 0))
-    measured = peak if device.type == "cpu" else peak - start
-    return [*lines, Line("total", "total", needs.total, measured)]
 
 
 def _label(estimate: Estimate, name: str) -> str:
@@ -231,12 +258,10 @@ def _touch_weights(runner: Runner) -> None:
         flat.flatten()[::4_096].sum()
 
 
-def _touch_caches(runner: Runner) -> int:
-    """Write every page of the caches, which are empty; their bytes."""
-    tensors = runner.cache.tensors()
-    for tensor in tensors:
+def _touch_caches(runner: Runner) -> None:
+    """Write every page of the caches, which are empty."""
+    for tensor in runner.cache.tensors():
         tensor.zero_()
-    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _prompt(runner: Runner, count: int, picture: Picture | None) -> Prompt:
