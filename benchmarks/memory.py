@@ -1,7 +1,8 @@
 """The estimate held against the real thing: `python -m benchmarks.memory INT4 INT8 NF4`.
 
 Runs `qwen35 vram FOLDER --measure` on folders that `qwen35 quantize` wrote, each in a process of
-its own, and writes `benchmarks/results/memory-cpu.json`.
+its own, and writes `benchmarks/results/memory-cpu.json`; with `--gpu` in front, on the GPU that is
+here, and `memory-gpu.json`.
 """
 
 import json
@@ -22,9 +23,9 @@ SETTINGS = (
 )
 
 
-def measured(folder: str, *arguments: str) -> dict[str, Any]:
-    """One run of the command."""
-    command = [sys.executable, "-m", "qwen35cli", "vram", folder, "--measure", "--gpu", "cpu"]
+def measured(place: str, folder: str, *arguments: str) -> dict[str, Any]:
+    """One run of the command, on the CPU or on the GPU."""
+    command = [sys.executable, "-m", "qwen35cli", "vram", folder, "--measure", "--gpu", place]
     done = subprocess.run([*command, *arguments, "--json"], stdout=subprocess.PIPE, check=True)
     found = json.loads(done.stdout)
     total = found["measured"]["parts"][-1]
@@ -39,16 +40,22 @@ def measured(folder: str, *arguments: str) -> dict[str, Any]:
         "total": found["total_bytes"],
         "high": found["high_bytes"],
         "measured": total["measured_bytes"],
+        "device": found["measured"]["device"],
         "parts": found["measured"]["parts"],
     }
     print(f"{run['command']}: {run['total']:,} estimated, {run['measured']:,} taken")
     return run
 
 
-def main(int4: str, *others: str) -> None:
-    runs = [measured(int4, *setting) for setting in SETTINGS]
-    runs += [measured(other, *USUAL) for other in others]
-    write_json(RESULTS / "memory-cpu.json", {"machine": cpu_name(), "runs": runs})
+def main(*arguments: str) -> None:
+    on_gpu = arguments[0] == "--gpu"
+    int4, *others = arguments[1:] if on_gpu else arguments
+    place = "auto" if on_gpu else "cpu"
+    runs = [measured(place, int4, *setting) for setting in SETTINGS]
+    runs += [measured(place, other, *USUAL) for other in others]
+    machine = runs[0]["device"] if on_gpu else cpu_name()
+    name = "memory-gpu.json" if on_gpu else "memory-cpu.json"
+    write_json(RESULTS / name, {"machine": machine, "runs": runs})
 
 
 if __name__ == "__main__":

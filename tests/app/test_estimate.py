@@ -321,6 +321,20 @@ def test_a_loaded_checkpoint_takes_what_was_estimated(name, quant, kv_dtype, tmp
             assert exact - part_or_none(estimate, "draft_head") == expected
 
 
+@pytest.mark.parametrize(("quant", "group"), [("int4", 64), ("int4", 128), ("nf4", 32)])
+def test_other_groups_take_what_was_estimated(quant, group, tmp_path):
+    from qwen35cli.app import quantize
+
+    folder = tmp_path / "weights"
+    [*quantize.run(quantize.job(load.resolve("demo"), recipe(quant, group), folder))]
+    opened = load.open_model(load.LoadOptions(model=str(folder), device="cpu", ctx=640))
+    runner = load.load(opened).runner
+    expected = sum(p.nbytes for p in runner.model.parameters()) + runner.cache.nbytes()
+    for model in (opened.estimate.model, stored.model("demo", quant, group, None)):
+        estimate = Estimate(model, opened.estimate.setting)
+        assert sum(each.nbytes for each in (*estimate.weights, *estimate.memory)) == expected
+
+
 def part_or_none(estimate, name):
     return sum(each.nbytes for each in estimate.parts if each.name == name)
 
