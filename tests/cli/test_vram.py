@@ -195,6 +195,13 @@ def test_an_unknown_model_is_exit_3(qwen35):
     assert "there is no model '12B'" in err
 
 
+def test_a_size_that_is_not_here_cannot_be_measured(qwen35, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    code, out, err = qwen35("4B", "--measure", "--ctx", "1k")
+    assert (code, out) == (3, "")
+    assert err.startswith("error: Qwen/Qwen3.5-4B is not in the local Hugging Face cache\nhint: hf")
+
+
 def test_no_gpu_where_one_is_asked_for_is_exit_4(qwen35, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, out, err = qwen35("--gpu", "auto")

@@ -25,7 +25,7 @@ from . import load as loading
 from .device import free_bytes
 from .estimate import Estimate, Part, size
 from .quantize import Job
-from .vram import Picture, VramOptions
+from .vram import Picture, VramOptions, built_in
 
 STEPS = 8
 EVERY = 0.005  # seconds between two looks at resident memory
@@ -144,7 +144,7 @@ def run(
         )
     opened = loading.open_model(
         loading.LoadOptions(
-            model=options.model,
+            model=built_in(options.model) or options.model,
             revision=options.revision,
             device="cuda" if torch.cuda.is_available() and options.gpu != "cpu" else "cpu",
             ctx=setting.ctx,

@@ -177,16 +177,16 @@ def find_model(
         UsageError: no such format or group, or the folder has another one already.
         ModelError: no such model, or no sound checkpoint.
     """
-    built_in = _built_in(name)
-    if built_in is not None:
+    known = built_in(name)
+    if known is not None:
         chosen = quant or "int4"
-        return planned(built_in, SIBLINGS[built_in], recipe(chosen, _group(chosen, group)))
+        return planned(known, SIBLINGS[known], recipe(chosen, _group(chosen, group)))
     from . import stored  # late: reading headers imports torch
 
     return stored.model(name, quant, group, revision)
 
 
-def _built_in(name: str) -> str | None:
+def built_in(name: str) -> str | None:
     """The id of the built-in size that `name` means; a folder comes first."""
     return None if Path(name).expanduser().is_dir() else sibling(name)
 
@@ -212,7 +212,7 @@ def picture_limits(options: VramOptions, config: Config) -> "ImageLimits | None"
     from qwen35cli.images.resize import ImageLimits
 
     most = options.image_max_tokens
-    if _built_in(options.model) is None:
+    if built_in(options.model) is None:
         from .load import image_limits  # late: reading headers imports torch
         from .source import resolve
 
