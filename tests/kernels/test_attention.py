@@ -3,6 +3,7 @@ import torch
 
 from qwen35cli.kernels import reference
 from qwen35cli.kernels.operands import Int8Rows
+from qwen35cli.kernels.triton import attention as prompt
 from tests.kernels.twins import NATIVE, name
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -145,3 +146,72 @@ def test_sigmoid_gate_agrees_with_reference(native, B, T, H, Dh, poisoned):
     x = torch.randn(B, T, H, Dh)
     expected = reference.sigmoid_gate(x, gate)
     torch.testing.assert_close(native.attention.sigmoid_gate(x, gate), expected, **TOLERANCE)
+
+
+def plain_flash(q, k, v, causal):
+    """What `prompt.flash` is on a GPU, on paper."""
+    scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+    if causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[2:]).triu(1).bool(), -torch.inf)
+    return scores.softmax(-1) @ v, scores.logsumexp(-1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("block", [7, 50, 64])
+@pytest.mark.parametrize(
+    ("B", "T", "H", "KV", "Dh", "S"),
+    [
+        (1, 9, 4, 2, 16, 9),
+        (1, 9, 4, 2, 16, 10),
+        (1, 12, 6, 1, 8, 112),
+        (2, 33, 4, 4, 16, 90),
+        (1, 50, 4, 2, 16, 257),
+    ],
+)
+def test_blocks_of_the_past_join_to_attention(B, T, H, KV, Dh, S, block, kind, poisoned):
+    torch.manual_seed(0)
+    q = 3 * torch.randn(B, T, H, Dh)
+    keys, values = (cached(x, kind) for x in torch.randn(2, B, KV, S, Dh))
+    expected = reference.attention(q, keys, values)
+    found = prompt.joined(q, keys, values, plain_flash, block)
+    torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+def test_blocks_whose_scores_are_far_apart_join(poisoned):
+    torch.manual_seed(0)
+    q, keys, values = torch.randn(1, 9, 2, 16), torch.randn(1, 1, 99, 16), torch.randn(1, 1, 99, 16)
+    keys[0, 0, 7] *= 1e4  # some queries take all their weight there, others none
+    expected = reference.attention(q, keys, values)
+    found = prompt.joined(q, keys, values, plain_flash, 20)
+    torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+def test_on_a_cpu_a_prompt_is_read_by_the_reference():
+    q, keys = torch.randn(1, 9, 2, 16).bfloat16(), torch.randn(1, 1, 20, 16).bfloat16()
+    assert torch.equal(prompt.attention(q, keys, keys), reference.attention(q, keys, keys))
+
+
+def test_the_flash_kernel_takes_and_returns_what_is_relied_on():
+    schema = torch.ops.aten._scaled_dot_product_flash_attention.default._schema
+    names = [argument.name for argument in schema.arguments[:6]]
+    assert names == ["query", "key", "value", "dropout_p", "is_causal", "return_debug_mask"]
+    assert [each.name for each in schema.returns[:2]] == ["output", "logsumexp"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("T", "past"), [(9, 0), (64, 100), (257, 40_000), (2_048, 17_000)])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.int8])
+def test_a_prompt_at_the_shapes_of_4b_agrees_with_reference(kind, T, past):
+    torch.manual_seed(0)
+    q = torch.randn(1, T, 16, 256).bfloat16().cuda()
+    rows = [cached(x, kind) for x in torch.randn(2, 1, 4, past + T, 256).bfloat16()]
+    keys, values = (
+        Int8Rows(each.codes.cuda(), each.scale.cuda())
+        if isinstance(each, Int8Rows)
+        else each.cuda()
+        for each in rows
+    )
+    found = prompt.attention(q, keys, values)
+    expected = reference.attention(q.float(), keys, values)
+    torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=5e-3)
