@@ -114,3 +114,18 @@ def test_the_largest_logits_are_those_of_a_full_sort(size, count, seed):
     assert torch.equal(best, values.sort(descending=True).values[:count])
     assert torch.equal(values[places], best)
     assert len(set(places.tolist())) == count
+
+
+def test_the_uniforms_of_the_next_draws_are_told_and_still_taken():
+    def sampler():
+        return Sampler(Sampling(seed=3, top_k=2, top_p=1.0), vocab_size=2)
+
+    told, plain = sampler(), sampler()
+    logits = torch.zeros(2)  # draws 0 or 1, as the number is below a half or not
+    order = torch.topk(logits, 2).indices.tolist()
+    numbers = torch.cat([told.uniforms(10), told.uniforms(30, skip=10)])
+    drawn = [told.sample(logits) for _ in range(15)]
+    assert torch.equal(told.uniforms(25), numbers[15:])
+    drawn += [told.sample(logits) for _ in range(25)]
+    assert drawn == [plain.sample(logits) for _ in range(40)]
+    assert drawn == [order[int(number >= 0.5)] for number in numbers]

@@ -87,6 +87,15 @@ class Sampler:
         self._generated.add(token)
         return token
 
+    def uniforms(self, count: int, skip: int = 0) -> Tensor:
+        """The (`count`,) float32 numbers that the draws to come would take, behind the next `skip`.
+
+        They are still taken: whoever draws with them elsewhere leaves `sample` alone.
+        """
+        ahead = torch.Generator()
+        ahead.set_state(self._random.get_state())
+        return torch.rand(skip + count, generator=ahead)[skip:]
+
     def _penalized(self, logits: Tensor) -> Tensor:
         options = self.sampling
         if not self._generated or (

@@ -730,3 +730,56 @@ def until(rows: Rows, end: int) -> Rows:
     if isinstance(rows, Tensor):
         return rows[:, :, :end]
     return Int8Rows(rows.codes[:, :, :end], rows.scale[:, :, :end])
+
+
+# ------------------------------------------------------------------------------ the next token
+
+
+def sample_step(
+    logits: Tensor,
+    options: Tensor,
+    seen: Tensor,
+    uniforms: Tensor,
+    control: Tensor,
+    ids: Tensor,
+    ring: Tensor,
+    vocab_size: int,
+    tokens: int,
+) -> None:
+    """Choose the next token as `engine.sampling.Sampler` does, of equal logits the lowest id first,
+    and move on to the next step. All that it tells is written in place.
+
+    Args:
+        logits: (V,) float32 of the last position; ids from `vocab_size` on are never drawn.
+        options: (6,) float32: temperature (0 is argmax), top_p, min_p, presence_penalty,
+            repetition_penalty, top_k (0 keeps all).
+        seen: (V,) uint8, 1 where a token was generated; that of the drawn token is set.
+        uniforms: (N,) float32 in [0, 1): draw number n takes that at n % N.
+        control: (5,) int32: start, delta, kept, parity, drawn; all but delta move on.
+        ids: (T,) integers; the first becomes the token.
+        ring: (R,) int32; that at drawn % R becomes the token.
+        tokens: of this step.
+    """
+    temperature, top_p, min_p, presence, repetition, top_k = options
+    start, _, _, parity, drawn = control.tolist()
+    values = logits[:vocab_size]
+    less = torch.where(values > 0, values / repetition, values * repetition) - presence
+    values = torch.where(seen[:vocab_size] != 0, less, values)
+    best, order = values.sort(descending=True, stable=True)
+    count = 1 if temperature == 0 else int(top_k) or vocab_size
+    best, order = best[:count], order[:count]
+    index = 0
+    if temperature != 0:
+        share = torch.softmax(best / temperature, dim=-1)
+        before = share.cumsum(-1) - share
+        keep = (before < top_p) & (share >= min_p * share[0])
+        keep[0] = True
+        weights = (share * keep).cumsum(-1)
+        point = uniforms[drawn % len(uniforms)] * weights[-1]
+        index = min(int((weights <= point).sum()), int(keep.nonzero()[-1]))
+    token = int(order[index])
+    seen[token] = 1
+    ids[0] = token
+    ring[drawn % len(ring)] = token
+    moved = start + tokens, int(control[1]), tokens, parity ^ 1, drawn + 1
+    control.copy_(torch.tensor(moved, dtype=torch.int32))
