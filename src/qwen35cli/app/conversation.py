@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from qwen35cli.engine.ahead import run_ahead
 from qwen35cli.engine.depth import Rounds
 from qwen35cli.engine.generate import generate
 from qwen35cli.engine.runner import Prefill, Prompt
@@ -114,7 +115,11 @@ class Conversation:
         sampler = Sampler(sampling, self.opened.tokenizer.vocab_size)
         rounds = None
         if (depth := loaded.depth) is None:
-            steps = generate(loaded.runner, prompt, sampler, stop=stop)
+            ahead = loaded.runner.ahead(sampler)
+            if ahead is None:
+                steps = generate(loaded.runner, prompt, sampler, stop=stop)
+            else:
+                steps = run_ahead(loaded.runner, ahead, prompt, sampler, stop=stop)
         else:
             rounds = Rounds()
             steps = speculate(loaded.runner, prompt, sampler, stop=stop, depth=depth, rounds=rounds)

@@ -13,6 +13,8 @@ from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.model.rotary import prompt_positions
 
 from .drafter import Drafter
+from .graph import Ahead, Stepper
+from .sampling import Sampler
 
 PREFILL_CHUNK = 512  # tokens read at once: bounds the activations, whatever the prompt
 
@@ -40,9 +42,7 @@ class _Ahead:
 
     start: int  # tokens before it
     ids: list[int]
-    x: Tensor  # (1, T, D), and so on as in `Drafter.read`
-    hidden: Tensor
-    positions: Tensor
+    inputs: tuple[Tensor, Tensor, Tensor] | None  # what `Drafter.read` takes of them
 
 
 class Runner:
@@ -64,7 +64,13 @@ class Runner:
         self.model = model
         self.capacity = capacity
         self.chunk = chunk
-        self.cache = model.make_cache(capacity, kv_dtype, drafts=draft_head is not None)
+        self.cache = model.make_cache(
+            capacity,
+            kv_dtype,
+            drafts=draft_head is not None,
+            undo=model.kernels.draws is not None,
+        )
+        self.stepper = Stepper.of(model, self.cache)
         self.drafter: Drafter | None = None
         if draft_head is not None:
             assert self.cache.mtp is not None
@@ -175,22 +181,44 @@ class Runner:
         self._ahead = None
         if count < len(ahead.ids):
             self.cache.rollback(ahead.start + count)
-        if self.drafter is not None and count:
+        if self.drafter is None:
+            return
+        if count:
+            assert ahead.inputs is not None
+            x, hidden, positions = ahead.inputs
             self.drafter.read(
-                ahead.ids[:count],
-                ahead.x[:, :count],
-                ahead.hidden[:, :count],
-                ahead.positions[..., :count],
+                ahead.ids[:count], x[:, :count], hidden[:, :count], positions[..., :count]
             )
-        elif self.drafter is not None:
+        else:
             self.drafter.undo()
+
+    def ahead(self, sampler: Sampler) -> Ahead | None:
+        """Steps that draw on the device, as `sampler` would; None where there are none."""
+        return None if self.stepper is None else self.stepper.ahead(sampler)
+
+    def cut(self, length: int) -> None:
+        """Forget every token past `length`, of the last step."""
+        self.cache.rollback(length)
 
     def _read(self, ids: list[int]) -> Tensor:
         """Append tokens; their logits, (T, V) float32."""
         device, start = self.model.device, self.length
+        inputs = None
+        if self.stepper is not None:
+            logits = self.stepper.read(ids)
+            if self.drafter is not None:
+                x = self.model.embed(torch.tensor([ids], device=device))
+                inputs = x, self.stepper.hidden(len(ids)), self._positions(start, len(ids))
+        else:
+            x = self.model.embed(torch.tensor([ids], device=device))
+            positions = self._positions(start, len(ids))
+            hidden = self.model.language_model(x, positions, self.cache)
+            logits, inputs = self.model.logits(hidden[0]), (x, hidden, positions)
+        self._ahead = _Ahead(start, ids, inputs)
+        return logits
+
+    def _positions(self, start: int, count: int) -> Tensor:
+        """Of tokens of text behind the first `start`: (3, 1, count)."""
         first = start + self.cache.position_delta
-        positions = torch.arange(first, first + len(ids), device=device).expand(3, 1, -1)
-        x = self.model.embed(torch.tensor([ids], device=device))
-        hidden = self.model.language_model(x, positions, self.cache)
-        self._ahead = _Ahead(start, ids, x, hidden, positions)
-        return self.model.logits(hidden[0])
+        positions = torch.arange(first, first + count, device=self.model.device)
+        return positions.expand(3, 1, -1)

@@ -4,7 +4,7 @@ What a backend does not override it inherits from the reference, visibly, by `re
 once, at load; what was asked for by name either loads or raises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -19,9 +19,12 @@ from .operands import (
     DeltaWeights,
     DraftLoop,
     DraftWeights,
+    Drawing,
     Replay,
     Rows,
     Stack,
+    StepWeights,
+    TokenStep,
     Weight,
 )
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from .cpu import Native
 
 Backend = Literal["reference", "cpu", "triton"]
+# Launches by architecture and name, as in `triton/launches.json`.
+Tuned = Mapping[str, Mapping[str, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Kernels:
     ]
     stack: Callable[[tuple[BlockWeights, ...]], Stack | None]
     draft_loop: Callable[[DraftWeights], DraftLoop | None]
+    token_step: Callable[[StepWeights], TokenStep | None]
+    draws: Callable[[torch.device, int, int, int, int], Drawing] | None
 
 
 def _reference() -> Kernels:
@@ -93,6 +100,8 @@ def _reference() -> Kernels:
         delta_mix=reference.delta_mix,
         stack=reference.op_by_op,
         draft_loop=reference.draft_by_draft,
+        token_step=reference.no_steps,
+        draws=None,
     )
 
 
@@ -139,44 +148,53 @@ def compiled(native: "Native") -> Kernels:
     )
 
 
-def _triton() -> Kernels:
-    from .triton import matvec, stack
+def _triton(device: torch.device, tuned: Tuned) -> Kernels:
+    from .triton import attention, delta_chunk, linear, rms_norm, sample, step, tiles
+    from .triton.launches import Launches
 
+    launches = Launches.of(device, tuned)
     return replace(
         _reference(),
         backend="triton",
-        description="Triton, products of a few tokens; plain torch",
-        linear=matvec.linear,
-        project=matvec.project,
-        project_swiglu=matvec.project_swiglu,
-        stack=stack.stack,
+        description=f"Triton, one graph a token ({launches.arch})",
+        linear=linear.linear,
+        project=linear.project,
+        project_swiglu=linear.project_swiglu,
+        prepare=tiles.prepare,
+        rms_norm=rms_norm.rms_norm,
+        attention=attention.attention,
+        delta_mix=delta_chunk.delta_mix,
+        token_step=lambda weights: step.token_step(weights, launches),
+        draws=sample.Draws,
     )
 
 
-BACKENDS: dict[Backend, Callable[[], Kernels]] = {
-    "reference": _reference,
-    "cpu": _cpu,
+BACKENDS: dict[Backend, Callable[[torch.device, Tuned], Kernels]] = {
+    "reference": lambda device, tuned: _reference(),
+    "cpu": lambda device, tuned: _cpu(),
     "triton": _triton,
 }
-DEFAULTS: dict[str, Backend] = {"cpu": "cpu", "cuda": "reference"}
+DEFAULTS: dict[str, Backend] = {"cpu": "cpu", "cuda": "triton"}
 
 
-def select(device: torch.device, backend: str | None = None) -> Kernels:
+def select(device: torch.device, backend: str | None = None, tuned: Tuned | None = None) -> Kernels:
     """The kernels for `device`, or those of `backend` where it is named.
+
+    Args:
+        tuned: launches of GPU kernels that were measured here: see `triton.launches`.
 
     Raises:
         UsageError: no backend of that name.
         DeviceError: it cannot run on `device`.
     """
-    if backend is None:
-        return BACKENDS[DEFAULTS[device.type]]()
-    for name in get_args(Backend):
-        if name == backend:
-            if name == "triton":
+    name = backend or DEFAULTS[device.type]
+    for known in get_args(Backend):
+        if known == name:
+            if known == "triton":
                 from .triton import require
 
                 require(device)
-            return BACKENDS[name]()
+            return BACKENDS[known](device, tuned or {})
     raise UsageError(
-        f"there are no kernels named {backend!r}", f"--kernels {' | '.join(get_args(Backend))}"
+        f"there are no kernels named {name!r}", f"--kernels {' | '.join(get_args(Backend))}"
     )

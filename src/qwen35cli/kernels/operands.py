@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -104,6 +105,7 @@ class DeltaMixer:
     out: Weight
     rows: Tensor  # (B, W - 1, C)
     state: Tensor  # (B, H, K, V) float32
+    logs: DeltaLog | None = None  # both, stacked: (2, B, FEW, ...)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,39 @@ class BlockWeights:
     gate: Weight
     up: Weight
     down: Weight
+
+
+@dataclass(frozen=True, slots=True)
+class StepWeights:
+    """A whole model with its memory, for steps that find all that changes in device memory."""
+
+    embedding: Weight  # (V, D)
+    blocks: tuple[BlockWeights, ...]
+    norm: Tensor  # (D,) as an offset from one
+    eps: float
+    head: Weight  # (V, D)
+    frequencies: Tensor  # (R,) float32 of the rotation
+    magnitude: float  # on its cosines and sines
+
+
+# Of `Control.numbers`: tokens in the caches, what a position has on top of its index, tokens of the
+# last log that stay, which of both logs that is, tokens drawn so far.
+START, DELTA, KEPT, PARITY, DRAWN = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What a step reads of where it stands; on the device, so that it can be captured once."""
+
+    ids: Tensor  # (FEW,) int64 the tokens of the step
+    numbers: Tensor  # int32, as `START` and the others count
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Control":
+        return cls(
+            torch.zeros(FEW, dtype=torch.int64, device=device),
+            torch.zeros(DRAWN + 1, dtype=torch.int32, device=device),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,4 +232,59 @@ class Stack(Protocol):
         Returns:
             (1, T, D).
         """
+        ...
+
+
+class TokenStep(Protocol):
+    """A decode step of a whole model that can be captured in a graph."""
+
+    def __call__(self, control: Control, tokens: int) -> Tensor:
+        """Read `tokens` (at most `FEW`) behind what the caches hold.
+
+        Keys go behind the start, the delta layers leave a log; `control` stays as it is.
+
+        Returns:
+            (tokens, V) float32 logits, which the next step overwrites.
+        """
+        ...
+
+    def hidden(self, tokens: int) -> Tensor:
+        """Of the last step: (1, tokens, D) states after the final norm, in the activation dtype."""
+        ...
+
+
+class DrawOptions(Protocol):
+    """What is read of `engine.sampling.Sampling`."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def min_p(self) -> float: ...
+    @property
+    def presence_penalty(self) -> float: ...
+    @property
+    def repetition_penalty(self) -> float: ...
+
+
+class Drawing(Protocol):
+    """Draws of tokens on the device, which can be captured in a graph with the step before."""
+
+    uniforms: Tensor  # (N,) float32 in [0, 1): draw n takes that at n % N
+    ring: Tensor  # (R,) int32: the token of draw n is that at n % R
+
+    def serves(self, options: DrawOptions) -> bool:
+        """Whether tokens can be drawn so."""
+        ...
+
+    def begin(self, options: DrawOptions) -> None:
+        """Draw so from here on; no token was generated yet."""
+        ...
+
+    def __call__(self, logits: Tensor, control: Control, tokens: int) -> None:
+        """Choose the token after the last of `tokens` from its logits (V,), put it in `control` as
+        the next step's, and move `control` on to that."""
         ...

@@ -16,6 +16,7 @@ from .operands import (
     AttentionMixer,
     BlockWeights,
     Candidates,
+    Control,
     DeltaLog,
     DeltaMixer,
     DeltaWeights,
@@ -27,6 +28,8 @@ from .operands import (
     Replay,
     Rows,
     Stack,
+    StepWeights,
+    TokenStep,
     Weight,
 )
 
@@ -652,6 +655,46 @@ def stack(blocks: tuple[BlockWeights, ...]) -> Stack:
         return x
 
     return run
+
+
+class token_step:
+    """Steps of a whole model that find all that changes in `Control`: see `operands.TokenStep`."""
+
+    def __init__(self, weights: StepWeights) -> None:
+        self.weights = weights
+        self.stack = stack(weights.blocks)
+        self.last: Tensor | None = None
+
+    def __call__(self, control: Control, tokens: int) -> Tensor:
+        w = self.weights
+        start, delta, kept, parity, _ = control.numbers[:5].tolist()
+        x = rows(w.embedding, control.ids[None, :tokens]).to(w.norm.dtype)
+        positions = torch.arange(tokens, device=x.device) + start + delta
+        angles = positions[:, None].float() * w.frequencies
+        cos, sin = angles.cos() * w.magnitude, angles.sin() * w.magnitude
+        logs = [b.mixer.logs for b in w.blocks if isinstance(b.mixer, DeltaMixer)]
+        replays = [
+            Replay(one_log(both, parity), kept, one_log(both, 1 - parity))
+            for both in logs
+            if both is not None
+        ]
+        x = self.stack(x, cos[None], sin[None], start, replays)
+        self.last = rms_norm(x, w.norm, w.eps)
+        return linear(self.last[0], w.head).float()
+
+    def hidden(self, tokens: int) -> Tensor:
+        assert self.last is not None
+        return self.last
+
+
+def no_steps(weights: StepWeights) -> TokenStep | None:
+    """What a backend says that has no `token_step`."""
+    return None
+
+
+def one_log(both: DeltaLog, which: int) -> DeltaLog:
+    """One of the two logs of a delta layer, without a copy."""
+    return DeltaLog(both.inputs[which], both.k[which], both.d[which], both.g[which])
 
 
 def draft_by_draft(weights: DraftWeights) -> DraftLoop | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qwen35cli.kernels import Kernels
 from qwen35cli.kernels.operands import FEW, DeltaLog, Int8Rows, Replay, Rows, key_heads
-from qwen35cli.kernels.reference import absorb, until
+from qwen35cli.kernels.reference import absorb, one_log, until
 
 
 class LayerCache(Protocol):
@@ -146,7 +146,9 @@ class DeltaCache:
     """The memory of one Gated DeltaNet layer; its size does not depend on the length.
 
     state: (B, H, K, V) float32. rows: (B, W - 1, C), the last inputs of the convolution before the
-    SiLU, oldest first. With `drafts`, both leave out what stands in the log of the last step.
+    SiLU, oldest first. With `undo`, both leave out what stands in the log of the last step. logs:
+    two of these, the one of the last step and the one that the next writes; `last` tells them apart
+    and `kept` is how many of its tokens stay.
     """
 
     def __init__(
@@ -159,57 +161,57 @@ class DeltaCache:
         channels: int,
         dtype: torch.dtype,
         *,
-        drafts: bool = False,
+        undo: bool = False,
     ) -> None:
         self.length = 0
         self.state = torch.zeros(batch, heads, key_width, value_width)
         self.rows = torch.zeros(batch, rows, channels, dtype=dtype)
         G = key_heads(channels, self.state)
 
-        def log() -> DeltaLog:
-            return DeltaLog(
-                torch.empty(batch, FEW, channels, dtype=dtype),
-                torch.empty(batch, FEW, G, key_width),
-                torch.empty(batch, FEW, heads, value_width),
-                torch.empty(batch, FEW, heads),
+        self.logs: Final = (
+            DeltaLog(
+                torch.empty(2, batch, FEW, channels, dtype=dtype),
+                torch.empty(2, batch, FEW, G, key_width),
+                torch.empty(2, batch, FEW, heads, value_width),
+                torch.empty(2, batch, FEW, heads),
             )
-
-        # The one is read while the other is written.
-        self._logs: Final = (log(), log()) if drafts else None
-        self._last = 0  # the log of the last step
-        self._kept = 0  # tokens of it that stay
+            if undo
+            else None
+        )
+        self.last = 0
+        self.kept = 0
 
     def advance(self, tokens: int) -> Replay | None:
         """Move on by `tokens`, which are about to enter the memory; says how."""
         self.length += tokens
-        if self._logs is None:
+        if self.logs is None:
             return None
-        past, kept = self._logs[self._last], self._kept
-        self._last = 1 - self._last
-        self._kept = tokens if tokens <= FEW else 0
-        return Replay(past, kept, self._logs[self._last] if tokens <= FEW else None)
+        past, kept = one_log(self.logs, self.last), self.kept
+        self.last = 1 - self.last
+        self.kept = tokens if tokens <= FEW else 0
+        return Replay(past, kept, one_log(self.logs, self.last) if tokens <= FEW else None)
 
     def rollback(self, length: int) -> None:
         """Forget every token past `length`: of the last step, if it had at most `FEW`."""
-        first = self.length - self._kept
+        first = self.length - self.kept
         if length == self.length:
             return
         if not first <= length < self.length:
             raise ValueError(
                 f"cannot roll {self.length} tokens back to {length}; kept: from {first}"
             )
-        self._kept = length - first
+        self.kept = length - first
         self.length = length
 
     def absorb(self) -> None:
         """Carry out what stays of the last step; `rollback` then goes nowhere."""
-        if self._logs is not None:
-            absorb(self._logs[self._last], self._kept, self.rows, self.state)
-        self._kept = 0
+        if self.logs is not None:
+            absorb(one_log(self.logs, self.last), self.kept, self.rows, self.state)
+        self.kept = 0
 
     def clear(self) -> None:
         """Forget everything."""
-        self._kept = self.length = 0
+        self.kept = self.length = 0
         self.state.zero_()
         self.rows.zero_()
 
@@ -223,13 +225,14 @@ class DeltaCache:
         )
 
     def restore(self, saved: SavedDelta) -> None:
-        self._kept = 0
+        self.kept = 0
         self.state.copy_(saved.state)
         self.rows.copy_(saved.rows)
         self.length = saved.length
 
     def tensors(self) -> list[Tensor]:
-        logs = [part for log in self._logs or () for part in (log.inputs, log.k, log.d, log.g)]
+        both = self.logs
+        logs = [] if both is None else [both.inputs, both.k, both.d, both.g]
         return [self.state, self.rows, *logs]
 
     def nbytes(self) -> int:

@@ -45,8 +45,8 @@ class DeltaNet(nn.Module):
         self.norm = GatedRMSNorm(self.value_width, config.rms_norm_eps)
         self.out_proj = Linear(inner, D, kernels, dtype)
 
-    def make_cache(self, batch: int, dtype: torch.dtype, *, drafts: bool = False) -> DeltaCache:
-        """`dtype` is that of the activations; `drafts`: see `DeltaCache`."""
+    def make_cache(self, batch: int, dtype: torch.dtype, *, undo: bool = False) -> DeltaCache:
+        """`dtype` is that of the activations; `undo`: see `DeltaCache`."""
         return DeltaCache(
             batch,
             self.heads,
@@ -55,7 +55,7 @@ class DeltaNet(nn.Module):
             self.conv_rows,
             self.channels,
             dtype,
-            drafts=drafts,
+            undo=undo,
         )
 
     @property
@@ -78,7 +78,12 @@ class DeltaNet(nn.Module):
     def with_memory(self, cache: DeltaCache) -> DeltaMixer:
         """The layer for `Kernels.stack`."""
         return DeltaMixer(
-            self.projections, self.weights, self.out_proj.operand, cache.rows, cache.state
+            self.projections,
+            self.weights,
+            self.out_proj.operand,
+            cache.rows,
+            cache.state,
+            logs=cache.logs,
         )
 
     def forward(self, x: Tensor, cache: DeltaCache | None) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
+from qwen35cli.kernels.operands import StepWeights, TokenStep
 
 from .cache import Cache, DeltaCache, KVCache
 from .config import Config
@@ -61,6 +62,22 @@ class Qwen35(nn.Module):
         """(..., D) normed hidden states -> (..., V) float32."""
         return self.kernels.linear(hidden, self.head.operand, None).float()
 
+    def token_step(self, cache: Cache) -> TokenStep | None:
+        """Decode steps with `cache`, where the backend has them for this model."""
+        text = self.language_model
+        rotary = text.rotary
+        return self.kernels.token_step(
+            StepWeights(
+                text.embed_tokens.operand,
+                text.with_memory(cache),
+                text.norm.weight,
+                text.norm.eps,
+                self.head.operand,
+                rotary.frequencies.to(self.device),
+                rotary.magnitude,
+            )
+        )
+
     def make_cache(
         self,
         capacity: int,
@@ -68,10 +85,12 @@ class Qwen35(nn.Module):
         batch: int = 1,
         *,
         drafts: bool = False,
+        undo: bool = False,
     ) -> Cache:
         """Empty memory for `capacity` tokens; `dtype` is that of keys and values.
 
-        `drafts` adds the keys of the MTP layer, and lets the last few tokens be taken back.
+        `undo` lets the last few tokens be taken back; `drafts` does, and adds the keys of the MTP
+        layer.
         """
         text = self.config.text
 
@@ -83,6 +102,7 @@ class Qwen35(nn.Module):
             for layer in self.language_model.layers:
                 assert isinstance(layer, Block)
                 mixer = layer.linear_attn
-                delta = mixer and mixer.make_cache(batch, self.activation_dtype, drafts=drafts)
+                undo = undo or drafts
+                delta = mixer and mixer.make_cache(batch, self.activation_dtype, undo=undo)
                 layers.append(delta or keys())
             return Cache(layers, keys() if drafts and self.mtp is not None else None)

@@ -104,9 +104,13 @@ class TextModel(nn.Module):
     def _stack(self, cache: Cache) -> Stack | None:
         """All blocks in one call, where the backend has that; made once for each cache."""
         if cache not in self._stacks:
-            blocks = []
-            for layer, memory in zip(self.layers, cache.layers, strict=True):
-                assert isinstance(layer, Block)
-                blocks.append(layer.with_memory(memory))
-            self._stacks[cache] = self.kernels.stack(tuple(blocks))
+            self._stacks[cache] = self.kernels.stack(self.with_memory(cache))
         return self._stacks[cache]
+
+    def with_memory(self, cache: Cache) -> tuple[BlockWeights, ...]:
+        """All blocks, for ops that go through them at once."""
+        blocks = []
+        for layer, memory in zip(self.layers, cache.layers, strict=True):
+            assert isinstance(layer, Block)
+            blocks.append(layer.with_memory(memory))
+        return tuple(blocks)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import Int8Rows, Rows
 
+from .tiles import wait
+
 
 class Tuning(NamedTuple):
     """How cached keys are read. For speed only: the result differs in its last bits."""
@@ -103,19 +105,22 @@ def attend_step(
     values: Rows,
     out: Tensor,
     room: Room,
+    *,
+    overlap: bool = False,
 ) -> None:
     """`reference.attend` for a few tokens, with the length read on the device.
 
     Plain rows are multiplied as bf16, whatever their dtype; what is written into them here is.
 
     Args:
-        q: (T, 2 * H * Dh) bf16 queries, each head followed by its gate.
-        k, v: (T, KV * Dh) bf16.
+        q: (T, 2 * H * Dh) bf16 queries, each head followed by its gate; rows may lie apart.
+        k, v: (T, KV * Dh) bf16, likewise.
         q_norm, k_norm: (Dh,) as offsets from one.
         cos, sin: (T, R) float32.
         control: int32; the first is the number of tokens in the cache.
         keys, values: (1, KV, S, Dh) with room for T more; their keys and values are written.
         out: (T, H * Dh) bf16, written.
+        overlap: start while the launch before ends (`tiles.wait`).
     """
     (T, width), (Dh,), R = out.shape, q_norm.shape, cos.shape[1]
     plain_keys, plain_values = (
@@ -131,8 +136,9 @@ def attend_step(
     assert plain_keys[0].shape == plain_values[0].shape == (1, KV, S, Dh)
     assert {x.dtype for x in (q, k, v, out)} == {torch.bfloat16}
     assert {x.dtype for x in (cos, sin)} == {torch.float32} and control.dtype == torch.int32
-    for x in (q, k, v, q_norm, k_norm, cos, sin, *plain_keys, *plain_values, out):
+    for x in (q_norm, k_norm, cos, sin, *plain_keys, *plain_values, out):
         assert x.is_contiguous()
+    assert q.stride(1) == k.stride(1) == v.stride(1) == 1 and k.stride(0) == v.stride(0)
     assert room.tokens >= T and len(room.arrived) == KV * (room.groups + 1)
     _attend_step[(KV, room.splits)](
         q,
@@ -169,8 +175,12 @@ def attend_step(
         GROUPS=room.groups,
         POOL=triton.next_power_of_2(max(room.group, room.groups)),
         BATCH=max(1, PARTS * 32 * tuning.warps // (rows * Dh)),
+        Q_PITCH=q.stride(0),
+        K_PITCH=k.stride(0),
+        PDL=overlap,
         num_warps=tuning.warps,
         num_stages=tuning.stages,
+        launch_pdl=overlap,
     )
 
 
@@ -210,14 +220,18 @@ def _attend_step(
     GROUPS: tl.constexpr,
     POOL: tl.constexpr,  # GROUP or GROUPS, the larger, up to a power of two
     BATCH: tl.constexpr,  # parts that are read at once to be merged
+    Q_PITCH: tl.constexpr,  # numbers from a token to the next, and so the next
+    K_PITCH: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    wait(PDL)
     head, split = tl.program_id(0), tl.program_id(1)
     start = tl.load(control_ptr)
     DOT: tl.constexpr = max(ROWS, 16)
     rows = tl.arange(0, ROWS)
     token = rows // EACH
     q = _turned(
-        q_ptr + ((token * KV + head) * EACH + rows % EACH) * (2 * Dh),
+        q_ptr + token * Q_PITCH + (head * EACH + rows % EACH) * (2 * Dh),
         token, rows < EACH * T, q_norm_ptr, cos_ptr, sin_ptr, eps, Dh, R,
     )  # fmt: skip
     q = _repeated(q.to(OPERAND), DOT, ROWS, Dh)
@@ -234,7 +248,7 @@ def _attend_step(
         best, total, sums = _over_new(
             q, k_ptr, v_ptr, k_norm_ptr, cos_ptr, sin_ptr,
             keys_ptr + at * Dh, values_ptr + at * Dh, key_scale, value_scale,
-            head, eps, scale, KV, EACH, Dh, R, T, ROWS, DOT, NEW, EIGHT,
+            head, eps, scale, EACH, Dh, R, T, ROWS, DOT, NEW, EIGHT, K_PITCH,
         )  # fmt: skip
         _leave(best, total, sums, partial_ptr, stats_ptr, slot, Dh, ROWS, DOT)
     else:
@@ -261,7 +275,7 @@ def _attend_step(
         )
         groups = tl.cdiv(active, GROUP)
         if groups == 1:
-            _finish(weight, summed, q_ptr, out_ptr, head, KV, EACH, Dh, T, ROWS)
+            _finish(weight, summed, q_ptr, out_ptr, head, KV, EACH, Dh, T, ROWS, Q_PITCH)
         else:
             slot += SPLITS
             _leave(most, weight, summed, partial_ptr, stats_ptr, slot + group, Dh, ROWS, ROWS)
@@ -269,7 +283,7 @@ def _attend_step(
                 most, weight, summed = _merged(
                     partial_ptr, stats_ptr, slot, groups, Dh, ROWS, POOL, BATCH
                 )
-                _finish(weight, summed, q_ptr, out_ptr, head, KV, EACH, Dh, T, ROWS)
+                _finish(weight, summed, q_ptr, out_ptr, head, KV, EACH, Dh, T, ROWS, Q_PITCH)
 
 
 @triton.jit
@@ -417,7 +431,6 @@ def _over_new(
     head,
     eps,
     scale,
-    KV: tl.constexpr,
     EACH: tl.constexpr,
     Dh: tl.constexpr,
     R: tl.constexpr,
@@ -426,11 +439,12 @@ def _over_new(
     DOT: tl.constexpr,
     NEW: tl.constexpr,
     EIGHT: tl.constexpr,
+    K_PITCH: tl.constexpr,
 ):
     """The same over the new tokens, each of which sees itself and those before; stores them."""
     new, dims = tl.arange(0, NEW), tl.arange(0, Dh)
     there = new < T
-    row = (new * KV + head) * Dh
+    row = new * K_PITCH + head * Dh
     v = tl.load(v_ptr + row[:, None] + dims[None, :], mask=there[:, None], other=0.0).to(tl.float32)
     k = _turned(k_ptr + row, new, there, k_norm_ptr, cos_ptr, sin_ptr, eps, Dh, R)
     tile = new[:, None] * Dh + dims[None, :]
@@ -567,11 +581,13 @@ def _finish(
     Dh: tl.constexpr,
     T: tl.constexpr,
     ROWS: tl.constexpr,
+    Q_PITCH: tl.constexpr,
 ):
     """Divide by the weights, multiply by the gate, round once."""
     rows, dims = tl.arange(0, ROWS), tl.arange(0, Dh)
     there = (rows < EACH * T)[:, None]
     row = (rows // EACH * KV + head) * EACH + rows % EACH
-    gate = tl.load(q_ptr + row[:, None] * (2 * Dh) + Dh + dims[None, :], mask=there, other=0.0)
+    gate_ptr = q_ptr + rows // EACH * Q_PITCH + (head * EACH + rows % EACH) * (2 * Dh) + Dh
+    gate = tl.load(gate_ptr[:, None] + dims[None, :], mask=there, other=0.0)
     y = sums / total[:, None] * tl.sigmoid(gate.to(tl.float32))
     tl.store(out_ptr + row[:, None] * Dh + dims[None, :], _rounded(y).to(tl.bfloat16), mask=there)

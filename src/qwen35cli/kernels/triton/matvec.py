@@ -1,10 +1,15 @@
-"""Products of 1 to `FEW` tokens with a matrix in int4 or int8, read as it lies in the file.
+"""Products of a decode step with all that stands around them, a launch for each.
 
-A program takes a few rows and all of K, so that nothing is added across programs and the order of
-every sum is fixed. Codes become floats without a conversion, which a GPU has too few units for:
-put under the exponent of 2**23 they are the last bits of a float32.
+Between the launches the residual stream x is float32. Whoever completes it also leaves what the
+next norm needs: `scaled`, x times (1 + weight) in bfloat16, and the sums of squares of each tile of
+16 channels. The products then take `scaled` and multiply their sums by one over the root mean
+square at the end: no launch and no pass for a norm.
+
+Every buffer has room for `FEW` tokens, (8, width), contiguous; rows past T are neither read nor
+written, but for the sums of squares.
 """
 
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -12,236 +17,508 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwen35cli.kernels import reference
 from qwen35cli.kernels.operands import FEW, Int4, Int8, Weight
 
-BLOCK_WORDS: Final = 64  # int32 words of a row in flight: 512 codes of int4
-ROWS: Final = {1: 8, 2: 8, 4: 4, 8: 2}  # of a program, by tokens: bounds the registers
-WARPS: Final = 4
+from .tiles import TILE, is_tiled, tileable, tiles_product, wait
+
+# Two bfloat16 in an int32 each: 128, -128, -136. The kernels want them as arguments: see `tiles`.
+MAGIC: Final = (0x4300_4300, -1_023_360_256, -1_022_835_960)
 
 
-def linear(x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
-    """See `reference.linear`; sums are float32, the rest is for matrices and tokens beyond ours."""
-    if bias is not None or not _few(x, weight):
-        return reference.linear(x, weight, bias)
-    return _launch(x, weight)
+MOST_SPLIT: Final = 12
 
 
-def project(x: Tensor, weights: tuple[Weight, ...]) -> tuple[Tensor, ...]:
-    """See `reference.project`."""
-    return tuple(linear(x, weight) for weight in weights)
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a product is launched."""
+
+    warps: int  # that share the inputs of a tile
+    ahead: int  # blocks of weights that a warp has on their way at once
+    tiles: int = 1  # of a program
+    split: int = 1  # programs that share the inputs of a tile; the last of them adds up
+    overlap: bool = False  # with the launch before, by programmatic dependent launch
 
 
-def project_swiglu(x: Tensor, gate: Weight, up: Weight) -> Tensor:
-    """See `reference.project_swiglu`: both products and what is made of them in one launch."""
-    if not (_few(x, gate) and _few(x, up) and _form(gate) == _form(up)):
-        return reference.swiglu(linear(x, gate), linear(x, up))
-    return _launch(x, gate, up)
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The residual stream between two launches."""
+
+    x: Tensor  # (8, D) float32
+    scaled: Tensor  # (8, D) bf16: x times the factor of the norm that comes next
+    squares: Tensor  # (8, D / 16) float32: sums of squares of x over tiles
+
+    @classmethod
+    def room(cls, width: int, device: torch.device) -> "Stream":
+        x = torch.zeros(FEW, width, device=device)
+        return cls(x, x.bfloat16(), torch.zeros(FEW, width // TILE, device=device))
 
 
-def norm_project(
-    x: Tensor, norm: Tensor, eps: float, weights: tuple[Weight, ...]
-) -> tuple[Tensor, ...]:
-    """`project` of `rms_norm(x)`: the norm is folded into each product, and not rounded before it.
+@dataclass(frozen=True, slots=True)
+class HeadSquares:
+    """Sums of squares that an input still has to be normed by, head by head of `width` channels."""
+
+    parts: Tensor  # (8, H, parts of a head) float32
+    width: int
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Where programs leave their piece of a tile for the last of them, launch after launch."""
+
+    sums: Tensor  # (D / 16, MOST_SPLIT, 16, 8) float32
+    counters: Tensor  # (D / 16,) int32, zero between launches
+
+    @classmethod
+    def room(cls, width: int, device: torch.device) -> "Pieces":
+        tiles = width // TILE
+        sums = torch.empty(tiles, MOST_SPLIT, TILE, FEW, device=device)
+        return cls(sums, torch.zeros(tiles, dtype=torch.int32, device=device))
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """What a DeltaNet layer does to the first projection, and where it keeps it."""
+
+    weight: Tensor  # (C, 1, 4)
+    rows: Tensor  # (1, 3, C)
+    logs: Tensor  # (2, FEW, C): inputs of both logs
+    mixed: Tensor  # (8, C) float32, written
+    control: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """The two scalar projections of a DeltaNet layer."""
+
+    a: Tensor  # (H, D) bf16
+    b: Tensor
+    out: Tensor  # (8, 2 H) float32, written: a, then b
+
+
+def bits(weight: Weight) -> int:
+    """Of a weight as the kernels read it."""
+    return 4 if isinstance(weight, Int4) else 8 if isinstance(weight, Int8) else 16
+
+
+def readable(weight: Weight) -> bool:
+    """Whether these kernels take the matrix: whole tiles, contiguous, int4 in tiles."""
+    if isinstance(weight, Int4):
+        return is_tiled(weight)
+    if isinstance(weight, Int8):
+        return tileable(weight.shape)
+    return (
+        isinstance(weight, Tensor)
+        and weight.dtype == torch.bfloat16
+        and tileable((weight.shape[0], weight.shape[1]))
+    )
+
+
+def fitted(launch: Launch, weights: tuple[Weight, ...]) -> Launch:
+    """`launch` with no more warps, blocks and tiles than the matrices can be split by evenly."""
+    blocks = weights[0].shape[1] // {4: 128, 8: 64, 16: 32}[bits(weights[0])]
+    split, warps, ahead, tiles = launch.split, launch.warps, launch.ahead, launch.tiles
+    while blocks % split:
+        split -= 1
+    while blocks // split % warps:
+        warps //= 2
+    while blocks // split // warps % ahead:
+        ahead -= 1
+    if any(weight.shape[0] // TILE % tiles for weight in weights):
+        tiles = 1
+    return replace(launch, warps=warps, ahead=ahead, tiles=tiles, split=split)
+
+
+def parts_of(weight: Weight) -> tuple[Tensor, Tensor, int]:
+    """Codes and scales as the kernels take them (of a plain matrix: itself), and the group."""
+    if isinstance(weight, Int8):
+        return weight.packed, weight.scale, 0
+    if isinstance(weight, Int4):
+        pairs = weight.scale.shape[-1] == 2
+        scale = weight.scale.view(torch.int32) if pairs else weight.scale
+        return weight.packed, scale, weight.group
+    assert isinstance(weight, Tensor)
+    return weight, weight, 0
+
+
+def project(
+    stream: Stream,
+    eps: float,
+    weights: tuple[Weight, ...],
+    out: Tensor,
+    tokens: int,
+    launch: Launch,
+    *,
+    convolution: Convolution | None = None,
+    gates: Gates | None = None,
+) -> None:
+    """Products of the normed stream with one to three matrices of one kind, side by side in `out`.
 
     Args:
-        x: (..., K).
-        norm: (K,) as an offset from one.
+        out: (8, sum of N), bf16 or float32. With a `convolution` the first matrix goes through that
+            instead, and `out` has the others alone.
     """
-    plain = reference.rms_norm(x, norm, eps) if not all(_few(x, w) for w in weights) else x
-    return tuple(
-        _launch(x, weight, norm=norm, eps=eps) if _few(x, weight) else linear(plain, weight)
-        for weight in weights
+    K = stream.x.shape[1]
+    assert all(readable(weight) and weight.shape[1] == K for weight in weights)
+    (kind,) = {(bits(weight), parts_of(weight)[2]) for weight in weights}
+    operands = [parts_of(weight)[:2] for weight in weights]
+    operands += [operands[-1]] * (3 - len(operands))
+    tiles = [weight.shape[0] // TILE for weight in weights] + [0] * (3 - len(weights))
+    gate_tiles = 0
+    if gates is not None:
+        assert gates.a.is_contiguous() and gates.b.is_contiguous()
+        assert gates.a.dtype == gates.b.dtype == torch.bfloat16
+        gate_tiles = -(-2 * gates.a.shape[0] // 8)
+    apart = tiles[0] if convolution is not None else 0
+    assert out.shape[1] == TILE * (sum(tiles) - apart) and out.is_contiguous()
+    assert len(out) >= tokens
+    launch = fitted(launch, weights)
+    nothing = out
+    conv = convolution
+    _project[(gate_tiles + sum(tiles) // launch.tiles,)](
+        stream.scaled,
+        stream.squares,
+        out,
+        *(tensor for operand in operands for tensor in operand),
+        nothing if gates is None else gates.a,
+        nothing if gates is None else gates.b,
+        nothing if gates is None else gates.out,
+        nothing if conv is None else conv.weight,
+        nothing if conv is None else conv.rows,
+        nothing if conv is None else conv.logs,
+        nothing if conv is None else conv.mixed,
+        nothing if conv is None else conv.control,
+        *MAGIC,
+        eps,
+        FIRST=tiles[0],
+        SECOND=tiles[1],
+        ALL=sum(tiles),
+        K=K,
+        BITS=kind[0],
+        GROUP=kind[1],
+        TILES=launch.tiles,
+        GATES=gate_tiles,
+        HEADS=0 if gates is None else gates.a.shape[0],
+        CONVOLVE=conv is not None,
+        T=tokens,
+        S=launch.warps,
+        AHEAD=launch.ahead,
+        PDL=launch.overlap,
+        NORMED=triton.next_power_of_2(K // TILE),
+        num_warps=launch.warps,
+        num_stages=1,
+        launch_pdl=launch.overlap,
     )
 
 
-def norm_project_swiglu(x: Tensor, norm: Tensor, eps: float, gate: Weight, up: Weight) -> Tensor:
-    """`project_swiglu` of `rms_norm(x)`, folded likewise."""
-    if _few(x, gate) and _few(x, up) and _form(gate) == _form(up):
-        return _launch(x, gate, up, norm=norm, eps=eps)
-    return project_swiglu(reference.rms_norm(x, norm, eps), gate, up)
+def swiglu(
+    stream: Stream,
+    eps: float,
+    gate: Weight,
+    up: Weight,
+    out: Tensor,
+    tokens: int,
+    launch: Launch,
+) -> None:
+    """`silu` of one product of the normed stream times the other. out: (8, N) bf16."""
+    N, K = gate.shape
+    assert readable(gate) and readable(up) and out.shape == (FEW, N) and out.is_contiguous()
+    assert gate.shape == up.shape and bits(gate) == bits(up) and K == stream.x.shape[1]
+    (codes, scale, group), (other, other_scale, other_group) = parts_of(gate), parts_of(up)
+    assert group == other_group
+    launch = fitted(launch, (gate,))
+    _swiglu[(N // TILE,)](
+        stream.scaled,
+        stream.squares,
+        out,
+        codes,
+        scale,
+        other,
+        other_scale,
+        *MAGIC,
+        eps,
+        N=N,
+        K=K,
+        BITS=bits(gate),
+        GROUP=group,
+        T=tokens,
+        S=launch.warps,
+        AHEAD=launch.ahead,
+        PDL=launch.overlap,
+        NORMED=triton.next_power_of_2(K // TILE),
+        num_warps=launch.warps,
+        num_stages=1,
+        launch_pdl=launch.overlap,
+    )
 
 
-def add_linear(residual: Tensor, x: Tensor, weight: Weight) -> Tensor:
-    """`residual + linear(x, weight)`, rounded once. (..., N) and (..., K) -> (..., N)."""
-    if not _few(x, weight):
-        return residual + linear(x, weight)
-    return _launch(x, weight, residual=residual)
-
-
-def _few(x: Tensor, weight: Weight) -> bool:
-    return isinstance(weight, Int4 | Int8) and 0 < x.numel() // x.shape[-1] <= FEW
-
-
-def _form(weight: Weight) -> tuple[object, ...]:
-    """What two matrices must share to be read by one launch."""
-    assert isinstance(weight, Int4 | Int8)
-    return type(weight), weight.shape, weight.group if isinstance(weight, Int4) else 0
-
-
-def _launch(
+def add(
     x: Tensor,
     weight: Weight,
-    up: Weight | None = None,
+    before: Stream,
+    after: Stream,
+    norm: Tensor,
+    pieces: Pieces,
+    tokens: int,
+    launch: Launch,
     *,
-    norm: Tensor | None = None,
-    eps: float = 0.0,
-    residual: Tensor | None = None,
-) -> Tensor:
-    """`x @ weight.T`, or silu of that times `x @ up.T`; of the normed x where there is a `norm`."""
-    assert isinstance(weight, Int4 | Int8) and (up is None or isinstance(up, Int4 | Int8))
+    heads: HeadSquares | None = None,
+) -> None:
+    """`after.x = before.x + product`, and what the norm that comes next needs of it.
+
+    Args:
+        x: (8, K) bf16; with `heads` still to be divided by the root mean square of each head.
+        before, after: two different ones.
+        norm: (D,) the next norm's weight, as an offset from one.
+    """
     N, K = weight.shape
-    flat = x.reshape(-1, K).contiguous()
-    T = len(flat)
-    matrices = [each for each in (weight, up) if each is not None]
-    for each in matrices:
-        assert each.packed.dtype == torch.int32 and each.packed.is_contiguous()
-        assert each.scale.dtype == torch.bfloat16 and each.scale.is_contiguous()
-    assert norm is None or (norm.shape == (K,) and norm.is_contiguous())
-    out = torch.empty(T, N, dtype=x.dtype, device=x.device)
-    added = None if residual is None else residual.reshape(T, N).contiguous()
-    tokens = triton.next_power_of_2(T)
-    rows = ROWS[tokens]
-    last = matrices[-1]
-    _matvec[(triton.cdiv(N, rows),)](
-        flat,
-        weight.packed,
-        weight.scale,
-        last.packed,
-        last.scale,
-        flat if norm is None else norm,  # read only where it is one, and so the next
-        out if added is None else added,
-        out,
-        T,
-        N,
-        K,
-        weight.packed.shape[1],
-        weight.scale.shape[1],
-        eps,
-        BITS=4 if isinstance(weight, Int4) else 8,
-        GROUP=weight.group if isinstance(weight, Int4) else 0,
-        SWIGLU=up is not None,
-        NORM=norm is not None,
-        RESIDUAL=added is not None,
-        TOKENS=tokens,
-        ROWS=rows,
-        WORDS=BLOCK_WORDS,
-        num_warps=WARPS,
+    assert readable(weight) and x.shape == (FEW, K) and x.dtype == torch.bfloat16
+    assert before.x.data_ptr() != after.x.data_ptr() and before.x.shape[1] == N
+    codes, scale, group = parts_of(weight)
+    launch = fitted(launch, (weight,))
+    assert heads is None or heads.width % (64 if bits(weight) == 8 else 32) == 0
+    _add[(N // TILE // launch.tiles, launch.split)](
+        x,
+        x if heads is None else heads.parts,
+        codes,
+        scale,
+        pieces.sums,
+        pieces.counters,
+        before.x,
+        after.x,
+        after.scaled,
+        after.squares,
+        norm,
+        *MAGIC,
+        0.0 if heads is None else heads.eps,
+        N=N,
+        K=K,
+        BITS=bits(weight),
+        GROUP=group,
+        TILES=launch.tiles,
+        T=tokens,
+        S=launch.warps,
+        AHEAD=launch.ahead,
+        PDL=launch.overlap,
+        SPLIT=launch.split,
+        HEADS=0 if heads is None else heads.parts.shape[1],
+        WIDTH=1 if heads is None else heads.width,
+        PARTS=1 if heads is None else heads.parts.shape[2],
+        num_warps=launch.warps,
+        num_stages=1,
+        launch_pdl=launch.overlap,
     )
-    return out.view(*x.shape[:-1], N)
 
 
 @triton.jit
-def _matvec(
-    x_ptr,  # (T, K)
-    packed_ptr,  # (N, W) int32
-    scale_ptr,  # (N, G) bf16
-    up_packed_ptr,
-    up_scale_ptr,
-    norm_ptr,  # (K,) as an offset from one
-    residual_ptr,  # (T, N)
-    out_ptr,  # (T, N)
-    T,
-    N,
-    K,
-    W,
-    G,
-    eps,
-    BITS: tl.constexpr,
-    GROUP: tl.constexpr,  # weights that share a scale; 0: a row
-    SWIGLU: tl.constexpr,
-    NORM: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    TOKENS: tl.constexpr,
-    ROWS: tl.constexpr,
-    WORDS: tl.constexpr,
-):
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    tokens = tl.arange(0, TOKENS)
-    y = _dot(
-        x_ptr, norm_ptr, packed_ptr, scale_ptr, rows, T, N, K, W, G,
-        BITS, GROUP, NORM, TOKENS, ROWS, WORDS,
-    )  # fmt: skip
-    if NORM:
-        rstd = _rstd(x_ptr, T, K, eps, TOKENS, WORDS)
-        y *= rstd[:, None]
-    if SWIGLU:
-        up = _dot(
-            x_ptr, norm_ptr, up_packed_ptr, up_scale_ptr, rows, T, N, K, W, G,
-            BITS, GROUP, NORM, TOKENS, ROWS, WORDS,
+def _reciprocal(squares_ptr, eps, K: tl.constexpr, T: tl.constexpr, NORMED: tl.constexpr):
+    """One over the root mean square of each token: (8,) float32."""
+    tiles = tl.arange(0, NORMED)
+    tokens = tl.arange(0, 8)
+    factor = tl.zeros((8,), dtype=tl.float32)
+    for t in tl.static_range(T):
+        parts = tl.load(squares_ptr + t * (K // 16) + tiles, mask=tiles < K // 16, other=0.0)
+        factor = tl.where(tokens == t, 1.0 / tl.sqrt(tl.sum(parts) / K + eps), factor)
+    return factor
+
+
+@triton.jit
+def _project(
+    x_ptr, squares_ptr, out_ptr,
+    w0_ptr, s0_ptr, w1_ptr, s1_ptr, w2_ptr, s2_ptr,
+    a_ptr, b_ptr, gates_ptr,
+    conv_ptr, rows_ptr, logs_ptr, mixed_ptr, control_ptr,
+    magic, minus128, minus136, eps,
+    FIRST: tl.constexpr, SECOND: tl.constexpr, ALL: tl.constexpr,
+    K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr,
+    GATES: tl.constexpr, HEADS: tl.constexpr, CONVOLVE: tl.constexpr,
+    T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, NORMED: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    if GATES:
+        if program < GATES:
+            _gates(
+                x_ptr, squares_ptr, a_ptr, b_ptr, gates_ptr, program * 8, eps,
+                K, HEADS, T, PDL, NORMED,
+            )  # fmt: skip
+    if program >= GATES:
+        tile = (program - GATES) * TILES
+        w_ptr, s_ptr, at = w0_ptr, s0_ptr, tile
+        if tile >= FIRST + SECOND:
+            w_ptr, s_ptr, at = w2_ptr, s2_ptr, tile - (FIRST + SECOND)
+        elif tile >= FIRST:
+            w_ptr, s_ptr, at = w1_ptr, s1_ptr, tile - FIRST
+        first, second = tiles_product(
+            x_ptr, w_ptr, s_ptr, at, w_ptr, s_ptr, at + 1, magic, minus128, minus136,
+            squares_ptr, eps, 0, K, BITS, GROUP, TILES, T, S, AHEAD, PDL, 1, 0, 1, 1,
         )  # fmt: skip
-        if NORM:
-            up *= rstd[:, None]
-        y = y * tl.sigmoid(y) * up
-    there = (tokens < T)[:, None] & (rows < N)[None, :]
-    where = tokens[:, None].to(tl.int64) * N + rows[None, :]
-    if RESIDUAL:
-        y += tl.load(residual_ptr + where, mask=there, other=0.0).to(tl.float32)
+        factor = _reciprocal(squares_ptr, eps, K, T, NORMED)
+        for i in tl.static_range(TILES):
+            y = tl.sum(first if i == 0 else second, axis=0) * factor[None, :]
+            if CONVOLVE:
+                if tile < FIRST:
+                    _convolve(
+                        y, tile + i, conv_ptr, rows_ptr, logs_ptr, mixed_ptr, control_ptr,
+                        FIRST * 16, T,
+                    )  # fmt: skip
+                else:
+                    _store(y, tile + i - FIRST, out_ptr, (ALL - FIRST) * 16, T)
+            else:
+                _store(y, tile + i, out_ptr, ALL * 16, T)
+
+
+@triton.jit
+def _gates(
+    x_ptr, squares_ptr, a_ptr, b_ptr, gates_ptr, first, eps,
+    K: tl.constexpr, HEADS: tl.constexpr, T: tl.constexpr, PDL: tl.constexpr,
+    NORMED: tl.constexpr,
+):  # fmt: skip
+    """8 rows of a with b behind it. They are few and keep 16 bits: they steer exponentials."""
+    rows = first + tl.arange(0, 8)[:, None]
+    there = rows < 2 * HEADS
+    gap = (b_ptr.to(tl.int64, bitcast=True) - a_ptr.to(tl.int64, bitcast=True)) // 2
+    row_ptr = a_ptr + rows * K + tl.where(rows >= HEADS, gap - HEADS * K, 0)
+    columns = tl.arange(0, 256)[None, :]
+    wait(PDL)
+    factor = _reciprocal(squares_ptr, eps, K, T, NORMED)
+    for t in tl.static_range(T):
+        sums = tl.zeros((8, 256), dtype=tl.float32)
+        for start in tl.range(0, K, 256):
+            known = start + columns < K
+            weight = tl.load(row_ptr + start + columns, mask=there & known, other=0.0)
+            x = tl.load(x_ptr + t * K + start + columns, mask=known, other=0.0)
+            sums += weight.to(tl.float32) * x.to(tl.float32)
+        scale = tl.sum(tl.where(tl.arange(0, 8) == t, factor, 0.0))
+        y = tl.sum(sums, axis=1)[:, None] * scale
+        tl.store(gates_ptr + t * (2 * HEADS) + rows, y, mask=there)
+
+
+@triton.jit
+def _store(y, tile, out_ptr, N: tl.constexpr, T: tl.constexpr):
+    tokens = tl.arange(0, 8)[None, :]
+    where = tokens * N + (tile * 16 + tl.arange(0, 16))[:, None]
+    there = (tokens < T) & (tl.arange(0, 16) >= 0)[:, None]
     tl.store(out_ptr + where, y.to(out_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def _rstd(x_ptr, T, K, eps, TOKENS: tl.constexpr, COLUMNS: tl.constexpr):
-    """One over the root of the mean square of each token: (TOKENS,) float32."""
-    tokens = tl.arange(0, TOKENS)
-    squares = tl.zeros((TOKENS, COLUMNS), dtype=tl.float32)
-    for start in range(0, K, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        known = (tokens < T)[:, None] & (column < K)[None, :]
-        x = tl.load(x_ptr + tokens[:, None] * K + column[None, :], mask=known, other=0.0)
-        squares += x.to(tl.float32) * x.to(tl.float32)
-    return 1.0 / tl.sqrt(tl.sum(squares, axis=1) / K + eps)
+def _convolve(
+    y, tile, conv_ptr, rows_ptr, logs_ptr, mixed_ptr, control_ptr, C: tl.constexpr, T: tl.constexpr
+):
+    """Carry out what stays of the last log on the rows before, then convolve with the new ones.
+
+    A channel belongs to one program, which alone reads and writes all that there is of it.
+    """
+    tokens = tl.arange(0, 8)[None, :]
+    live = (tokens < T) & (tl.arange(0, 16) >= 0)[:, None]
+    kept, parity = tl.load(control_ptr + 2), tl.load(control_ptr + 3)
+    past_ptr = logs_ptr + parity.to(tl.int64) * (8 * C) + tile * 16
+    new_ptr = logs_ptr + (1 - parity).to(tl.int64) * (8 * C) + tile * 16
+    rows_ptr += tile * 16
+    channels = tl.arange(0, 16)
+    tl.store(new_ptr + tokens * C + channels[:, None], y.to(logs_ptr.dtype.element_ty), mask=live)
+    first, second, third = _row(rows_ptr, past_ptr, kept, channels, C), _row(
+        rows_ptr, past_ptr, kept + 1, channels, C
+    ), _row(rows_ptr, past_ptr, kept + 2, channels, C)  # fmt: skip
+    tl.debug_barrier()  # the log is written, the rows are read
+    mixed = tl.zeros((16, 8), dtype=tl.float32)
+    for tap in tl.static_range(4):
+        at = tokens + (tap - 3)  # of the new ones
+        x = tl.load(
+            new_ptr + at * C + channels[:, None], mask=live & (at >= 0), other=0.0
+        ).to(tl.float32)  # fmt: skip
+        x = tl.where(at == -3, first[:, None], x)
+        x = tl.where(at == -2, second[:, None], x)
+        x = tl.where(at == -1, third[:, None], x)
+        weight = tl.load(conv_ptr + (tile * 16 + channels) * 4 + tap).to(tl.float32)
+        mixed += weight[:, None] * x
+    mixed = mixed * tl.sigmoid(mixed)
+    tl.store(mixed_ptr + tile * 16 + tokens * C + channels[:, None], mixed, mask=live)
+    tl.store(rows_ptr + channels, first.to(rows_ptr.dtype.element_ty))
+    tl.store(rows_ptr + C + channels, second.to(rows_ptr.dtype.element_ty))
+    tl.store(rows_ptr + 2 * C + channels, third.to(rows_ptr.dtype.element_ty))
 
 
 @triton.jit
-def _dot(
-    x_ptr,
-    norm_ptr,
-    packed_ptr,
-    scale_ptr,
-    rows,
-    T,
-    N,
-    K,
-    W,
-    G,
-    BITS: tl.constexpr,
-    GROUP: tl.constexpr,
-    NORM: tl.constexpr,
-    TOKENS: tl.constexpr,
-    ROWS: tl.constexpr,
-    WORDS: tl.constexpr,
-):
-    """Products of all tokens with `rows`: (TOKENS, ROWS) float32."""
-    EACH: tl.constexpr = 32 // BITS  # codes in a word
-    MASK: tl.constexpr = 2**BITS - 1
-    # Of a code c under the exponent of 2**23 this leaves c - 8, or c - 128: exact.
-    OFFSET: tl.constexpr = float(2**23 + 2 ** (BITS - 1))
-    tokens = tl.arange(0, TOKENS)
-    sums = tl.zeros((TOKENS, ROWS, WORDS), dtype=tl.float32)
-    for start in range(0, W, WORDS):
-        words = start + tl.arange(0, WORDS)
-        there = (rows < N)[:, None] & (words < W)[None, :]
-        packed = tl.load(packed_ptr + rows[:, None] * W + words[None, :], mask=there, other=0)
-        part = tl.zeros((TOKENS, ROWS, WORDS), dtype=tl.float32)
-        for code in tl.static_range(EACH):
-            bits = ((packed >> (BITS * code)) & MASK) | 0x4B000000
-            weight = bits.to(tl.float32, bitcast=True) - OFFSET
-            column = words * EACH + code
-            known = (tokens < T)[:, None] & (column < K)[None, :]
-            x = tl.load(x_ptr + tokens[:, None] * K + column[None, :], mask=known, other=0.0)
-            x = x.to(tl.float32)
-            if NORM:
-                factor = tl.load(norm_ptr + column, mask=column < K, other=0.0)
-                x *= 1.0 + factor.to(tl.float32)[None, :]
-            part += weight[None, :, :] * x[:, None, :]
-        if GROUP:
-            groups = words * EACH // GROUP
-            scale = tl.load(scale_ptr + rows[:, None] * G + groups[None, :], mask=there, other=0.0)
-            part *= scale.to(tl.float32)[None, :, :]
-        sums += part
-    y = tl.sum(sums, axis=2)
-    if not GROUP:
-        scale = tl.load(scale_ptr + rows, mask=rows < N, other=0.0)
-        y *= scale.to(tl.float32)[None, :]
-    return y
+def _row(rows_ptr, past_ptr, index, channels, C: tl.constexpr):
+    """Row `index` of the three old ones with the last log behind them: (16,) float32."""
+    near = index + 0 * channels < 3
+    old = tl.load(rows_ptr + index * C + channels, mask=near, other=0.0)
+    new = tl.load(past_ptr + (index - 3) * C + channels, mask=index + 0 * channels >= 3, other=0.0)
+    return tl.where(near, old.to(tl.float32), new.to(tl.float32))
+
+
+@triton.jit
+def _swiglu(
+    x_ptr, squares_ptr, out_ptr, gate_ptr, gate_scale_ptr, up_ptr, up_scale_ptr,
+    magic, minus128, minus136, eps,
+    N: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
+    T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, NORMED: tl.constexpr,
+):  # fmt: skip
+    tile = tl.program_id(0).to(tl.int64)
+    gate, up = tiles_product(
+        x_ptr, gate_ptr, gate_scale_ptr, tile, up_ptr, up_scale_ptr, tile,
+        magic, minus128, minus136, squares_ptr, eps, 0,
+        K, BITS, GROUP, 2, T, S, AHEAD, PDL, 1, 0, 1, 1,
+    )  # fmt: skip
+    factor = _reciprocal(squares_ptr, eps, K, T, NORMED)[None, :]
+    gate = tl.sum(gate, axis=0) * factor
+    up = tl.sum(up, axis=0) * factor
+    _store(gate * tl.sigmoid(gate) * up, tile, out_ptr, N, T)
+
+
+@triton.jit
+def _add(
+    x_ptr, parts_ptr, weight_ptr, scale_ptr, pieces_ptr, counters_ptr,
+    before_ptr, after_ptr, scaled_ptr, squares_ptr, norm_ptr,
+    magic, minus128, minus136, eps,
+    N: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
+    TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr,
+    PDL: tl.constexpr, SPLIT: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    tile = tl.program_id(0).to(tl.int64) * TILES
+    piece = tl.program_id(1)
+    first, second = tiles_product(
+        x_ptr, weight_ptr, scale_ptr, tile, weight_ptr, scale_ptr, tile + 1,
+        magic, minus128, minus136, parts_ptr, eps, piece,
+        K, BITS, GROUP, TILES, T, S, AHEAD, PDL, SPLIT, HEADS, WIDTH, PARTS,
+    )  # fmt: skip
+    tokens = tl.arange(0, 8)[None, :]
+    for i in tl.static_range(TILES):
+        y = tl.sum(first if i == 0 else second, axis=0)
+        if SPLIT == 1:
+            _finish(
+                y, tile + i, before_ptr, after_ptr, scaled_ptr, squares_ptr, norm_ptr, N, T
+            )  # fmt: skip
+        else:
+            # The last of the programs that share a tile adds up, in their order.
+            inside = tl.arange(0, 16)[:, None] * 8 + tokens
+            pieces_ptr += (tile + i) * (SPLIT * 128)
+            tl.store(pieces_ptr + piece * 128 + inside, y)
+            tl.debug_barrier()
+            arrived = tl.atomic_add(counters_ptr + tile + i, 1, sem="acq_rel")
+            if arrived == SPLIT - 1:
+                y = tl.load(pieces_ptr + inside, cache_modifier=".cg")
+                for other in tl.static_range(1, SPLIT):
+                    y += tl.load(pieces_ptr + other * 128 + inside, cache_modifier=".cg")
+                tl.store(counters_ptr + tile + i, 0)
+                _finish(
+                    y, tile + i, before_ptr, after_ptr, scaled_ptr, squares_ptr, norm_ptr, N, T
+                )  # fmt: skip
+
+
+@triton.jit
+def _finish(
+    y, tile, before_ptr, after_ptr, scaled_ptr, squares_ptr, norm_ptr,
+    N: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """Add the residual to a tile's products, and leave what the next norm needs."""
+    tokens = tl.arange(0, 8)[None, :]
+    rows = tile * 16 + tl.arange(0, 16)[:, None]
+    where = tokens * N + rows
+    live = (tokens < T) & (rows >= 0)
+    y += tl.load(before_ptr + where, mask=live, other=0.0)
+    factor = 1.0 + tl.load(norm_ptr + rows).to(tl.float32)
+    tl.store(after_ptr + where, y, mask=live)
+    tl.store(scaled_ptr + where, (y * factor).to(scaled_ptr.dtype.element_ty), mask=live)
+    tl.store(squares_ptr + tl.arange(0, 8) * (N // 16) + tile, tl.sum(y * y, axis=0))

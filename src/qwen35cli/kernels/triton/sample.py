@@ -11,34 +11,19 @@ leaves the order of equals to `torch.topk`; its argmax takes the lowest as well.
 """
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from qwen35cli.kernels.operands import Control, DrawOptions
+
 KEEP: Final = 64  # candidates at most that a token is drawn from
 GROUPS: Final = 128
 ROOM: Final = 1_024  # candidates at most that are sorted
 SEGMENT: Final = 32  # neighbours in a group: likely tokens are often neighbours, groups far apart
-
-
-class Options(Protocol):
-    """What is read of `engine.sampling.Sampling`."""
-
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def top_k(self) -> int: ...
-    @property
-    def top_p(self) -> float: ...
-    @property
-    def min_p(self) -> float: ...
-    @property
-    def presence_penalty(self) -> float: ...
-    @property
-    def repetition_penalty(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +51,12 @@ def sample_room(device: torch.device, rows: int, vocab_size: int) -> SampleRoom:
     )
 
 
-def servable(sampling: Options) -> bool:
+def servable(sampling: DrawOptions) -> bool:
     """Whether `draw` can choose so; else it is for `engine.sampling.Sampler`."""
     return sampling.temperature == 0 or 0 < sampling.top_k <= KEEP
 
 
-def options_of(sampling: Options) -> Tensor:
+def options_of(sampling: DrawOptions) -> Tensor:
     """(6,) float32, on the CPU, as `draw` reads them; the caller copies them to its device."""
     assert servable(sampling)
     return torch.tensor(
@@ -146,6 +131,37 @@ def draw(
         TILE=128,
         num_warps=4,  # a thread for each key of a tile, that counts the larger ones
     )
+
+
+class Draws:
+    """See `operands.Drawing`: what `draw` reads and writes, for one model.
+
+    Args:
+        rows: of the head; ids from `vocab_size` on are never drawn.
+        numbers, slots: how many uniforms and drawn tokens there is room for.
+    """
+
+    def __init__(
+        self, device: torch.device, rows: int, vocab_size: int, numbers: int, slots: int
+    ) -> None:
+        self.room = sample_room(device, rows, vocab_size)
+        self.options = torch.zeros(6, device=device)
+        self.seen = torch.zeros(rows, dtype=torch.uint8, device=device)
+        self.uniforms = torch.zeros(numbers, device=device)
+        self.ring = torch.zeros(slots, dtype=torch.int32, device=device)
+
+    def serves(self, options: DrawOptions) -> bool:
+        return servable(options)
+
+    def begin(self, options: DrawOptions) -> None:
+        self.options.copy_(options_of(options))
+        self.seen.zero_()
+
+    def __call__(self, logits: Tensor, control: Control, tokens: int) -> None:
+        draw(
+            logits, self.options, self.seen, self.uniforms, control.numbers, control.ids,
+            self.ring, self.room, tokens,
+        )  # fmt: skip
 
 
 # A key is a logit and its id as one int64: the bits of the logit, made to compare as an integer,

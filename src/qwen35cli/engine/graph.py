@@ -1,0 +1,175 @@
+"""Decode steps captured in CUDA graphs: what changes lies on the device, and the host runs behind.
+
+A graph is made for each number of tokens a step may have, and one more that also draws the next
+token. Of those, the step after a token is on its way before the token is known here; where the
+token turns out to be the last, that step is taken back.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+import torch
+from torch import Tensor
+
+from qwen35cli.kernels.operands import (
+    DELTA,
+    DRAWN,
+    KEPT,
+    PARITY,
+    START,
+    Control,
+    Drawing,
+    TokenStep,
+)
+from qwen35cli.model.cache import Cache, DeltaCache
+from qwen35cli.model.qwen35 import Qwen35
+
+from .sampling import Sampler, Sampling
+
+RING: Final = 16  # drawn tokens that the device keeps for the host, which is one behind
+UNIFORMS: Final = 4_096  # random numbers on the device, renewed by halves
+
+
+class Stepper:
+    """Steps of a model with a cache, whose lengths it moves on.
+
+    On a CPU, where Triton is interpreted, each step runs as it is called.
+    """
+
+    def __init__(self, model: Qwen35, cache: Cache, step: TokenStep) -> None:
+        self.model, self.cache, self.device = model, cache, model.device
+        self.control = Control.on(self.device)
+        self._step = step
+        self._reads: dict[int, Callable[[], Tensor]] = {}
+        self._ahead: Ahead | None = None
+
+    @classmethod
+    def of(cls, model: Qwen35, cache: Cache) -> Self | None:
+        """Steps for a model, where its kernels have them."""
+        step = model.token_step(cache)
+        return None if step is None else cls(model, cache, step)
+
+    def read(self, ids: list[int]) -> Tensor:
+        """Append up to `FEW` tokens: their logits, (T, V) float32.
+
+        Raises:
+            ValueError: there is no room; nothing has changed.
+        """
+        count = len(ids)
+        if count not in self._reads:
+            self._reads[count] = self.captured(lambda: self._step(self.control, count))
+        self.control.ids[:count] = torch.tensor(ids)
+        self.place()
+        self.cache.advance(count)
+        return self._reads[count]()
+
+    def hidden(self, tokens: int) -> Tensor:
+        """States after the final norm of the step that was read last, (1, tokens, D)."""
+        return self._step.hidden(tokens)
+
+    def ahead(self, sampler: Sampler) -> "Ahead | None":
+        """Steps that draw as `sampler` would; None where the device cannot."""
+        make = self.model.kernels.draws
+        if make is None:
+            return None
+        if self._ahead is None:
+            rows = self.model.config.text.vocab_size
+            drawing = make(self.device, rows, sampler.vocab_size, UNIFORMS, RING)
+            self._ahead = Ahead(self, drawing, self._step)
+        return self._ahead if self._ahead.drawing.serves(sampler.sampling) else None
+
+    def place(self) -> None:
+        """Tell the device where the caches stand."""
+        numbers = torch.zeros(DRAWN, dtype=torch.int32)
+        numbers[START], numbers[DELTA] = self.cache.length, self.cache.position_delta
+        for layer in self.cache.layers:
+            if isinstance(layer, DeltaCache):
+                numbers[KEPT], numbers[PARITY] = layer.kept, layer.last
+        self.control.numbers[:DRAWN] = numbers
+
+    def captured(self, run: Callable[[], Any]) -> Callable[[], Any]:
+        """`run` as a graph. It runs once before, where the caches stand, and leaves no trace there:
+        what it writes lies behind their ends, in logs of which nothing is kept."""
+        if self.device.type != "cuda":
+            return run
+        self.place()
+        self.control.numbers[KEPT] = 0
+        aside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(aside):
+            run()
+        torch.cuda.current_stream(self.device).wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = run()
+
+        def replay() -> Any:
+            graph.replay()
+            return result
+
+        return replay
+
+
+class Ahead:
+    """Steps that draw their token on the device, one ahead of what the host knows.
+
+    After `start`, `launch` reads the token drawn last and draws the next; `token` waits for one.
+    """
+
+    def __init__(self, stepper: Stepper, drawing: Drawing, step: TokenStep) -> None:
+        self.stepper, self.drawing = stepper, drawing
+        cuda = stepper.device.type == "cuda"
+        self._host = torch.zeros(RING, dtype=torch.int32, pin_memory=cuda)
+        self._events = [new_event() for _ in range(RING)] if cuda else None
+        self._sampler: Sampler | None = None
+        self._drawn = 0
+
+        def run() -> None:
+            logits = step(stepper.control, 1)
+            drawing(logits[0], stepper.control, 1)
+            self._host.copy_(drawing.ring, non_blocking=True)
+
+        drawing.begin(Sampling(temperature=0))
+        self._run = stepper.captured(run)
+
+    def start(self, logits: Tensor, sampler: Sampler) -> None:
+        """Draw the first token from (V,) logits."""
+        self._sampler, self._drawn = sampler, 0
+        stepper, drawing = self.stepper, self.drawing
+        drawing.begin(sampler.sampling)
+        drawing.uniforms.copy_(sampler.uniforms(UNIFORMS))
+        stepper.control.numbers[DRAWN] = 0
+        drawing(logits, stepper.control, 1)
+        self._host.copy_(drawing.ring, non_blocking=True)
+        stepper.place()
+        self._mark()
+
+    def launch(self) -> None:
+        """Read the token drawn last, and draw the next. The caches have room for it."""
+        assert self._sampler is not None
+        half = UNIFORMS // 2
+        if self._drawn % half == 0:  # the half before the one that is being drawn from now
+            first = self._drawn // half % 2 * half
+            ahead = self._sampler.uniforms(half, skip=self._drawn + half)
+            self.drawing.uniforms[half - first : UNIFORMS - first] = ahead.to(
+                self.stepper.device, non_blocking=True
+            )
+        self.stepper.cache.advance(1)
+        self._run()
+        self._mark()
+
+    def token(self, number: int) -> int:
+        """The token of a draw, counted from the start of the answer; waits until it is there."""
+        assert self._drawn - 2 <= number < self._drawn
+        if self._events is not None:
+            self._events[number % RING].synchronize()
+        return int(self._host[number % RING])
+
+    def _mark(self) -> None:
+        if self._events is not None:
+            self._events[self._drawn % RING].record()
+        self._drawn += 1
+
+
+def new_event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]

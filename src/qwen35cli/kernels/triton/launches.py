@@ -1,0 +1,56 @@
+"""How each product of a step is launched, measured once for each GPU and shipped as data.
+
+Nothing is tuned in front of a waiting user. `qwen35 tune` measures what is not in the file.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Final, Literal
+
+import torch
+
+from qwen35cli.kernels.operands import Weight
+
+from .matvec import Launch, bits
+
+Op = Literal["project", "swiglu", "add", "head"]
+SHIPPED: Final = "launches.json"
+
+
+class Launches:
+    """Launches by op, kind and shape, for one device.
+
+    Args:
+        overlap: whether a launch may start while the one before ends (sm_90 and later).
+        table: as in `launches.json`, for one architecture; "op bits" stands for any shape.
+    """
+
+    def __init__(
+        self, table: Mapping[str, list[int]], *, overlap: bool, arch: str = "default"
+    ) -> None:
+        self.table, self.arch = dict(table), arch
+        self.overlap = overlap
+
+    @classmethod
+    def of(cls, device: torch.device, more: Mapping[str, Mapping[str, list[int]]]) -> "Launches":
+        """Those shipped for the architecture of `device`, with `more` over them."""
+        arch, overlap = "default", False
+        if device.type == "cuda":
+            major, minor = torch.cuda.get_device_capability(device)
+            arch, overlap = f"sm_{major}{minor}", major >= 9
+        shipped = json.loads((resources.files(__package__) / SHIPPED).read_text())
+        table = shipped["default"] | shipped.get(arch, {}) | dict(more.get(arch, {}))
+        return cls(table, overlap=overlap, arch=arch)
+
+    def find(self, op: Op, *weights: Weight) -> Launch:
+        """For one launch over these matrices of one kind, the rows of all together."""
+        found = self.table.get(key(op, *weights)) or self.table[f"{op} {bits(weights[0])}"]
+        warps, ahead, tiles, split = found
+        return Launch(warps, ahead, tiles, split, self.overlap)
+
+
+def key(op: Op, *weights: Weight) -> str:
+    """What the table calls a launch, such as `add 4 2560x9216`."""
+    rows = sum(weight.shape[0] for weight in weights)
+    return f"{op} {bits(weights[0])} {rows}x{weights[0].shape[1]}"
