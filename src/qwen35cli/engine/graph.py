@@ -67,6 +67,11 @@ class Stepper:
         """States after the final norm of the step that was read last, (1, tokens, D)."""
         return self._step.hidden(tokens)
 
+    def tensors(self) -> list[Tensor]:
+        """All memory on the device that steps and draws take beside weights and caches."""
+        drawing = [] if self._ahead is None else self._ahead.drawing.tensors()
+        return [self.control.ids, self.control.numbers, *self._step.tensors(), *drawing]
+
     def ahead(self, sampler: Sampler) -> "Ahead | None":
         """Steps that draw as `sampler` would; None where the device cannot."""
         make = self.model.kernels.draws

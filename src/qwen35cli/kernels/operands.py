@@ -252,6 +252,10 @@ class TokenStep(Protocol):
         """Of the last step: (1, tokens, D) states after the final norm, in the activation dtype."""
         ...
 
+    def tensors(self) -> list[Tensor]:
+        """All memory that steps take beside weights and caches."""
+        ...
+
 
 class DrawOptions(Protocol):
     """What is read of `engine.sampling.Sampling`."""
@@ -282,6 +286,10 @@ class Drawing(Protocol):
 
     def begin(self, options: DrawOptions) -> None:
         """Draw so from here on; no token was generated yet."""
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """All memory that draws take."""
         ...
 
     def __call__(self, logits: Tensor, control: Control, tokens: int) -> None:

@@ -686,6 +686,9 @@ class token_step:
         assert self.last is not None
         return self.last
 
+    def tensors(self) -> list[Tensor]:
+        return []
+
 
 def no_steps(weights: StepWeights) -> TokenStep | None:
     """What a backend says that has no `token_step`."""

@@ -157,6 +157,11 @@ class Draws:
         self.options.copy_(options_of(options))
         self.seen.zero_()
 
+    def tensors(self) -> list[Tensor]:
+        room = self.room
+        passed = room.peaks, room.found, room.best, room.counters
+        return [*passed, self.options, self.seen, self.uniforms, self.ring]
+
     def __call__(self, logits: Tensor, control: Control, tokens: int) -> None:
         draw(
             logits, self.options, self.seen, self.uniforms, control.numbers, control.ids,

@@ -4,7 +4,7 @@ Whatever changes from step to step lies in device memory: the tokens, their numb
 the position, what stays of the last step (`Control`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -165,6 +165,13 @@ class TritonStep:
         squares = stream.squares[:tokens].sum(1, keepdim=True)
         normed = stream.scaled[:tokens] * torch.rsqrt(squares / stream.x.shape[1] + w.eps)
         return normed.to(torch.bfloat16)[None]
+
+    def tensors(self) -> list[Tensor]:
+        """See `operands.TokenStep`."""
+        r, attend = self.room, self.attend_room
+        rooms = (r, *r.streams, r.pieces, *(() if attend is None else (attend,)))
+        found = (getattr(room, field.name) for room in rooms for field in fields(room))
+        return [each for each in found if isinstance(each, Tensor)]
 
     def _delta(self, block: BlockWeights, mixer: DeltaMixer, control: Control, tokens: int) -> None:
         """Everything up to the second norm: five launches' first three."""
