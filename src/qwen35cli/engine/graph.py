@@ -6,7 +6,7 @@ token turns out to be the last, that step is taken back.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -43,12 +43,6 @@ class Stepper:
         self._reads: dict[int, Callable[[], Tensor]] = {}
         self._ahead: Ahead | None = None
 
-    @classmethod
-    def of(cls, model: Qwen35, cache: Cache) -> Self | None:
-        """Steps for a model, where its kernels have them."""
-        step = model.token_step(cache)
-        return None if step is None else cls(model, cache, step)
-
     def read(self, ids: list[int]) -> Tensor:
         """Append up to `FEW` tokens: their logits, (T, V) float32.
 
@@ -56,12 +50,16 @@ class Stepper:
             ValueError: there is no room; nothing has changed.
         """
         count = len(ids)
-        if count not in self._reads:
-            self._reads[count] = self.captured(lambda: self._step(self.control, count))
+        self.prepare(count)
         self.control.ids[:count] = torch.tensor(ids)
         self.place()
         self.cache.advance(count)
         return self._reads[count]()
+
+    def prepare(self, count: int) -> None:
+        """Make the graph of a step of so many tokens, if there is none yet."""
+        if count not in self._reads:
+            self._reads[count] = self.captured(lambda: self._step(self.control, count))
 
     def hidden(self, tokens: int) -> Tensor:
         """States after the final norm of the step that was read last, (1, tokens, D)."""

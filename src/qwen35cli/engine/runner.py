@@ -8,6 +8,7 @@ from torch import Tensor
 
 from qwen35cli.errors import ContextFullError
 from qwen35cli.images.preprocess import Patches
+from qwen35cli.kernels.operands import NoSteps
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.model.rotary import prompt_positions
@@ -70,7 +71,10 @@ class Runner:
             drafts=draft_head is not None,
             undo=model.kernels.draws is not None,
         )
-        self.stepper = Stepper.of(model, self.cache)
+        step = model.token_step(self.cache)
+        self.stepper = None if isinstance(step, NoSteps) else Stepper(model, self.cache, step)
+        # Why it decodes op by op, where its kernels could do otherwise.
+        self.op_by_op = step.reason if isinstance(step, NoSteps) else None
         self.drafter: Drafter | None = None
         if draft_head is not None:
             assert self.cache.mtp is not None

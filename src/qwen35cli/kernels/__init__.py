@@ -4,8 +4,9 @@ What a backend does not override it inherits from the reference, visibly, by `re
 once, at load; what was asked for by name either loads or raises.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -20,6 +21,7 @@ from .operands import (
     DraftLoop,
     DraftWeights,
     Drawing,
+    NoSteps,
     Replay,
     Rows,
     Stack,
@@ -27,13 +29,12 @@ from .operands import (
     TokenStep,
     Weight,
 )
+from .tuned import Tuned
 
 if TYPE_CHECKING:
     from .cpu import Native
 
 Backend = Literal["reference", "cpu", "triton"]
-# Launches by architecture and name, as in `triton/launches.json`.
-Tuned = Mapping[str, Mapping[str, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Kernels:
     ]
     stack: Callable[[tuple[BlockWeights, ...]], Stack | None]
     draft_loop: Callable[[DraftWeights], DraftLoop | None]
-    token_step: Callable[[StepWeights], TokenStep | None]
+    token_step: Callable[[StepWeights], TokenStep | NoSteps]
     draws: Callable[[torch.device, int, int, int, int], Drawing] | None
 
 
@@ -156,7 +157,7 @@ def _triton(device: torch.device, tuned: Tuned) -> Kernels:
     return replace(
         _reference(),
         backend="triton",
-        description=f"Triton, one graph a token ({launches.arch})",
+        description=f"Triton, {launches.arch}",
         linear=linear.linear,
         project=linear.project,
         project_swiglu=linear.project_swiglu,
@@ -177,11 +178,17 @@ BACKENDS: dict[Backend, Callable[[torch.device, Tuned], Kernels]] = {
 DEFAULTS: dict[str, Backend] = {"cpu": "cpu", "cuda": "triton"}
 
 
-def select(device: torch.device, backend: str | None = None, tuned: Tuned | None = None) -> Kernels:
+def select(
+    device: torch.device,
+    backend: str | None = None,
+    tuned: Tuned | None = None,
+    cache: Path | None = None,
+) -> Kernels:
     """The kernels for `device`, or those of `backend` where it is named.
 
     Args:
         tuned: launches of GPU kernels that were measured here: see `triton.launches`.
+        cache: folder for what Triton compiles; None: where Triton itself keeps it.
 
     Raises:
         UsageError: no backend of that name.
@@ -193,7 +200,7 @@ def select(device: torch.device, backend: str | None = None, tuned: Tuned | None
             if known == "triton":
                 from .triton import require
 
-                require(device)
+                require(device, cache)
             return BACKENDS[known](device, tuned or {})
     raise UsageError(
         f"there are no kernels named {name!r}", f"--kernels {' | '.join(get_args(Backend))}"

@@ -257,6 +257,13 @@ class TokenStep(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class NoSteps:
+    """Why a model is decoded op by op; None where its backend never does otherwise."""
+
+    reason: str | None = None
+
+
 class DrawOptions(Protocol):
     """What is read of `engine.sampling.Sampling`."""
 

@@ -25,6 +25,7 @@ from .operands import (
     Int4,
     Int8,
     Int8Rows,
+    NoSteps,
     Replay,
     Rows,
     Stack,
@@ -690,9 +691,9 @@ class token_step:
         return []
 
 
-def no_steps(weights: StepWeights) -> TokenStep | None:
+def no_steps(weights: StepWeights) -> TokenStep | NoSteps:
     """What a backend says that has no `token_step`."""
-    return None
+    return NoSteps()
 
 
 def one_log(both: DeltaLog, which: int) -> DeltaLog:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen35cli.kernels import Kernels
-from qwen35cli.kernels.operands import StepWeights, TokenStep
+from qwen35cli.kernels.operands import NoSteps, StepWeights, TokenStep
 
 from .cache import Cache, DeltaCache, KVCache
 from .config import Config
@@ -62,7 +62,7 @@ class Qwen35(nn.Module):
         """(..., D) normed hidden states -> (..., V) float32."""
         return self.kernels.linear(hidden, self.head.operand, None).float()
 
-    def token_step(self, cache: Cache) -> TokenStep | None:
+    def token_step(self, cache: Cache) -> TokenStep | NoSteps:
         """Decode steps with `cache`, where the backend has them for this model."""
         text = self.language_model
         rotary = text.rotary

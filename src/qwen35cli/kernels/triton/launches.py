@@ -6,15 +6,15 @@ Nothing is tuned in front of a waiting user. `qwen35 tune` measures what is not 
 import json
 from collections.abc import Mapping
 from importlib import resources
-from typing import Final, Literal
+from typing import Final
 
 import torch
 
 from qwen35cli.kernels.operands import Weight
+from qwen35cli.kernels.tuned import Op, Tuned
 
 from .matvec import Launch, bits
 
-Op = Literal["project", "swiglu", "add", "head"]
 SHIPPED: Final = "launches.json"
 
 
@@ -33,12 +33,10 @@ class Launches:
         self.overlap = overlap
 
     @classmethod
-    def of(cls, device: torch.device, more: Mapping[str, Mapping[str, list[int]]]) -> "Launches":
+    def of(cls, device: torch.device, more: Tuned) -> "Launches":
         """Those shipped for the architecture of `device`, with `more` over them."""
-        arch, overlap = "default", False
-        if device.type == "cuda":
-            major, minor = torch.cuda.get_device_capability(device)
-            arch, overlap = f"sm_{major}{minor}", major >= 9
+        arch = architecture(device)
+        overlap = arch != "default" and int(arch.removeprefix("sm_")) >= 90
         shipped = json.loads((resources.files(__package__) / SHIPPED).read_text())
         table = shipped["default"] | shipped.get(arch, {}) | dict(more.get(arch, {}))
         return cls(table, overlap=overlap, arch=arch)
@@ -48,6 +46,14 @@ class Launches:
         found = self.table.get(key(op, *weights)) or self.table[f"{op} {bits(weights[0])}"]
         warps, ahead, tiles, split = found
         return Launch(warps, ahead, tiles, split, self.overlap)
+
+
+def architecture(device: torch.device) -> str:
+    """What the table calls the kind of GPU, such as `sm_90`."""
+    if device.type != "cuda":
+        return "default"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
 
 
 def key(op: Op, *weights: Weight) -> str:

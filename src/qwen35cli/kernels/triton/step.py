@@ -11,12 +11,15 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import (
     FEW,
+    NF4,
     AttentionMixer,
     BlockWeights,
     Control,
     DeltaMixer,
     Int8Rows,
+    NoSteps,
     StepWeights,
+    Weight,
 )
 
 from .attend_step import attend_room, attend_step
@@ -38,33 +41,51 @@ from .matvec import (
 )
 
 
-def takes(weights: StepWeights) -> bool:
-    """Whether the kernels read this model: int4, int8 or bf16 of one kind a launch, whole tiles."""
-    return (
-        embeddable(weights.embedding)
-        and readable(weights.head)
-        and all(_takes_block(block) for block in weights.blocks)
-    )
+def refusal(weights: StepWeights) -> str | None:
+    """Why the kernels do not read this model, or None: they take int4, int8 or bf16, of one kind a
+    launch, in whole tiles."""
+    if not embeddable(weights.embedding):
+        return f"the embedding is {_described(weights.embedding)}"
+    if not readable(weights.head):
+        return f"the head is {_described(weights.head)}"
+    return next(filter(None, map(_refused, weights.blocks)), None)
 
 
-def _takes_block(block: BlockWeights) -> bool:
+def _refused(block: BlockWeights) -> str | None:
+    """The same for a block."""
     mixer = block.mixer
     together = [mixer.project[:2] if isinstance(mixer, DeltaMixer) else mixer.project]
     together += [(block.gate, block.up), (mixer.out,), (block.down,)]
-    kinds = [{(bits(each), parts_of(each)[2]) for each in matrices} for matrices in together]
-    if not all(len(kind) == 1 for kind in kinds):
-        return False
-    if not all(readable(each) for matrices in together for each in matrices):
-        return False
+    for matrices in together:
+        for each in matrices:
+            if not readable(each):
+                return f"a matrix is {_described(each)}"
+        if len({(bits(each), parts_of(each)[2]) for each in matrices}) > 1:
+            return "matrices that are read together have several formats"
     if isinstance(mixer, AttentionMixer):
         width = mixer.q_norm.shape[0]
-        return width & (width - 1) == 0
+        return f"attention heads are {width} wide, no power of two" if width & (width - 1) else None
     K, V = mixer.state.shape[2:]
-    a, b = mixer.project[2:]
-    plain = all(isinstance(each, Tensor) and each.dtype == torch.bfloat16 for each in (a, b))
-    shaped = K & (K - 1) == 0 and V & (V - 1) == 0 and mixer.weights.conv.shape[2] == 4
-    wide = parts(V) == 1 or V % (64 if bits(mixer.out) == 8 else 32) == 0
-    return plain and shaped and wide and mixer.logs is not None
+    taps = mixer.weights.conv.shape[2]
+    if K & (K - 1) or V & (V - 1):
+        return f"DeltaNet heads are {K} and {V} wide, not powers of two"
+    if parts(V) > 1 and V % (64 if bits(mixer.out) == 8 else 32):
+        return f"DeltaNet heads are {V} wide, no whole blocks"
+    if taps != 4:
+        return f"the convolutions have {taps} taps, not 4"
+    if not all(isinstance(w, Tensor) and w.dtype == torch.bfloat16 for w in mixer.project[2:]):
+        return "the gates of DeltaNet layers are not in bf16"
+    return "no step can be taken back" if mixer.logs is None else None
+
+
+def _described(weight: Weight) -> str:
+    """A matrix that the kernels do not read: for its format, or for its shape."""
+    if isinstance(weight, NF4):
+        return "nf4"
+    if isinstance(weight, Tensor) and weight.dtype != torch.bfloat16:
+        return f"in {str(weight.dtype).removeprefix('torch.')}"
+    N, K = weight.shape
+    return f"{N:,} x {K:,}, no whole tiles"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +107,17 @@ class Room:
     logits: Tensor  # (8, V) float32
 
 
-def token_step(weights: StepWeights, launches: Launches) -> "TritonStep | None":
+def token_step(weights: StepWeights, launches: Launches) -> "TritonStep | NoSteps":
     """Steps of a model with its memory, if the kernels take it. See `reference.token_step`."""
-    return TritonStep(weights, launches) if takes(weights) else None
+    reason = refusal(weights)
+    return TritonStep(weights, launches) if reason is None else NoSteps(reason)
 
 
 class TritonStep:
     """Steps of one model, with the buffers that they share."""
 
     def __init__(self, weights: StepWeights, launches: Launches) -> None:
-        assert takes(weights)
+        assert refusal(weights) is None
         self.weights, self.launches = weights, launches
         device = weights.norm.device
         D = weights.norm.shape[0]
