@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import FEW, Int4, Int8, Weight
 
-from .tiles import TILE, is_tiled, tileable, tiles_product, wait
+from .tiles import TILE, both, is_tiled, norm_squares, reciprocal, tileable, tiles_product, wait
 
 # Two bfloat16 in an int32 each: 128, -128, -136. The kernels want them as arguments: see `tiles`.
 MAGIC: Final = (0x4300_4300, -1_023_360_256, -1_022_835_960)
@@ -311,18 +311,6 @@ def add(
 
 
 @triton.jit
-def _reciprocal(squares_ptr, eps, K: tl.constexpr, T: tl.constexpr, NORMED: tl.constexpr):
-    """One over the root mean square of each token: (8,) float32."""
-    tiles = tl.arange(0, NORMED)
-    tokens = tl.arange(0, 8)
-    factor = tl.zeros((8,), dtype=tl.float32)
-    for t in tl.static_range(T):
-        parts = tl.load(squares_ptr + t * (K // 16) + tiles, mask=tiles < K // 16, other=0.0)
-        factor = tl.where(tokens == t, 1.0 / tl.sqrt(tl.sum(parts) / K + eps), factor)
-    return factor
-
-
-@triton.jit
 def _project(
     x_ptr, squares_ptr, out_ptr,
     w0_ptr, s0_ptr, w1_ptr, s1_ptr, w2_ptr, s2_ptr,
@@ -348,18 +336,34 @@ def _project(
             w_ptr, s_ptr, at = w2_ptr, s2_ptr, tile - (FIRST + SECOND)
         elif tile >= FIRST:
             w_ptr, s_ptr, at = w1_ptr, s1_ptr, tile - FIRST
-        first, second = tiles_product(
+        if CONVOLVE:
+            C: tl.constexpr = FIRST * 16
+            convolved = (tile < FIRST).to(tl.int32)
+            first_history = _history(
+                tile, convolved, conv_ptr, rows_ptr, logs_ptr, control_ptr, C
+            )  # fmt: skip
+            second_history = first_history
+            if TILES == 2:
+                second_history = _history(
+                    tile + 1, convolved, conv_ptr, rows_ptr, logs_ptr, control_ptr, C
+                )  # fmt: skip
+        first, second, squares = tiles_product(
             x_ptr, w_ptr, s_ptr, at, w_ptr, s_ptr, at + 1, magic, minus128, minus136,
-            squares_ptr, eps, 0, K, BITS, GROUP, TILES, T, S, AHEAD, PDL, 1, 0, 1, 1,
+            squares_ptr, eps, 0, squares_ptr,
+            K, BITS, GROUP, TILES, T, S, AHEAD, PDL, 1, NORMED, 0, 1, 1,
         )  # fmt: skip
-        factor = _reciprocal(squares_ptr, eps, K, T, NORMED)
+        factor = reciprocal(squares, eps, K, T)[None, :]
+        if TILES == 2:
+            first, second = both(first, second)
+        else:
+            first = tl.sum(first, axis=0)
         for i in tl.static_range(TILES):
-            y = tl.sum(first if i == 0 else second, axis=0) * factor[None, :]
+            y = (first if i == 0 else second) * factor
             if CONVOLVE:
                 if tile < FIRST:
                     _convolve(
-                        y, tile + i, conv_ptr, rows_ptr, logs_ptr, mixed_ptr, control_ptr,
-                        FIRST * 16, T,
+                        y, tile + i, first_history if i == 0 else second_history,
+                        rows_ptr, logs_ptr, mixed_ptr, control_ptr, C, T,
                     )  # fmt: skip
                 else:
                     _store(y, tile + i - FIRST, out_ptr, (ALL - FIRST) * 16, T)
@@ -380,7 +384,7 @@ def _gates(
     row_ptr = a_ptr + rows * K + tl.where(rows >= HEADS, gap - HEADS * K, 0)
     columns = tl.arange(0, 256)[None, :]
     wait(PDL)
-    factor = _reciprocal(squares_ptr, eps, K, T, NORMED)
+    factor = reciprocal(norm_squares(squares_ptr, K, T, NORMED), eps, K, T)
     for t in tl.static_range(T):
         sums = tl.zeros((8, 256), dtype=tl.float32)
         for start in tl.range(0, K, 256):
@@ -402,50 +406,73 @@ def _store(y, tile, out_ptr, N: tl.constexpr, T: tl.constexpr):
 
 
 @triton.jit
+def _history(
+    tile, there, conv_ptr, rows_ptr, logs_ptr, control_ptr, C: tl.constexpr
+):  # fmt: skip
+    """The three rows before the new ones, of a tile's channels, and their weights: 7 of (16,).
+
+    Nobody has written them since the last step, so they are fetched before the products.
+    """
+    channels = tile * 16 + tl.arange(0, 16)
+    kept = tl.load(control_ptr + 2)
+    past_ptr = logs_ptr + tl.load(control_ptr + 3).to(tl.int64) * (8 * C) + channels
+    mask = (channels >= 0) & (there + 0 * channels > 0)
+    weight_ptr = conv_ptr + channels * 4
+    return (
+        _row(rows_ptr + channels, past_ptr, kept, mask, C),
+        _row(rows_ptr + channels, past_ptr, kept + 1, mask, C),
+        _row(rows_ptr + channels, past_ptr, kept + 2, mask, C),
+        tl.load(weight_ptr, mask=mask, other=0.0).to(tl.float32),
+        tl.load(weight_ptr + 1, mask=mask, other=0.0).to(tl.float32),
+        tl.load(weight_ptr + 2, mask=mask, other=0.0).to(tl.float32),
+        tl.load(weight_ptr + 3, mask=mask, other=0.0).to(tl.float32),
+    )
+
+
+@triton.jit
+def _row(rows_ptr, past_ptr, index, mask, C: tl.constexpr):
+    """Row `index` of the three old ones with the last log behind them: (16,) float32."""
+    near = index + 0 * mask.to(tl.int32) < 3
+    old = tl.load(rows_ptr + index * C, mask=mask & near, other=0.0)
+    new = tl.load(past_ptr + (index - 3) * C, mask=mask & (near == 0), other=0.0)
+    return tl.where(near, old.to(tl.float32), new.to(tl.float32))
+
+
+@triton.jit
 def _convolve(
-    y, tile, conv_ptr, rows_ptr, logs_ptr, mixed_ptr, control_ptr, C: tl.constexpr, T: tl.constexpr
+    y, tile, history, rows_ptr, logs_ptr, mixed_ptr, control_ptr, C: tl.constexpr, T: tl.constexpr
 ):
     """Carry out what stays of the last log on the rows before, then convolve with the new ones.
 
     A channel belongs to one program, which alone reads and writes all that there is of it.
     """
     tokens = tl.arange(0, 8)[None, :]
-    live = (tokens < T) & (tl.arange(0, 16) >= 0)[:, None]
-    kept, parity = tl.load(control_ptr + 2), tl.load(control_ptr + 3)
-    past_ptr = logs_ptr + parity.to(tl.int64) * (8 * C) + tile * 16
-    new_ptr = logs_ptr + (1 - parity).to(tl.int64) * (8 * C) + tile * 16
-    rows_ptr += tile * 16
     channels = tl.arange(0, 16)
-    tl.store(new_ptr + tokens * C + channels[:, None], y.to(logs_ptr.dtype.element_ty), mask=live)
-    first, second, third = _row(rows_ptr, past_ptr, kept, channels, C), _row(
-        rows_ptr, past_ptr, kept + 1, channels, C
-    ), _row(rows_ptr, past_ptr, kept + 2, channels, C)  # fmt: skip
-    tl.debug_barrier()  # the log is written, the rows are read
+    live = (tokens < T) & (channels >= 0)[:, None]
+    new_ptr = logs_ptr + (1 - tl.load(control_ptr + 3)).to(tl.int64) * (8 * C) + tile * 16
+    rounded = y.to(logs_ptr.dtype.element_ty)
+    tl.store(new_ptr + tokens * C + channels[:, None], rounded, mask=live)
+    if T > 1:
+        tl.debug_barrier()  # the log is read again below
     mixed = tl.zeros((16, 8), dtype=tl.float32)
     for tap in tl.static_range(4):
         at = tokens + (tap - 3)  # of the new ones
-        x = tl.load(
-            new_ptr + at * C + channels[:, None], mask=live & (at >= 0), other=0.0
-        ).to(tl.float32)  # fmt: skip
-        x = tl.where(at == -3, first[:, None], x)
-        x = tl.where(at == -2, second[:, None], x)
-        x = tl.where(at == -1, third[:, None], x)
-        weight = tl.load(conv_ptr + (tile * 16 + channels) * 4 + tap).to(tl.float32)
-        mixed += weight[:, None] * x
+        if tap == 3:
+            x = rounded.to(tl.float32)
+        elif T == 1:
+            x = history[tap][:, None] + tl.zeros((16, 8), dtype=tl.float32)
+        else:
+            x = tl.load(
+                new_ptr + at * C + channels[:, None], mask=live & (at >= 0), other=0.0
+            ).to(tl.float32)  # fmt: skip
+            for back in tl.static_range(1, 4):
+                x = tl.where(at == -back, history[3 - back][:, None], x)
+        mixed += history[3 + tap][:, None] * x
     mixed = mixed * tl.sigmoid(mixed)
     tl.store(mixed_ptr + tile * 16 + tokens * C + channels[:, None], mixed, mask=live)
-    tl.store(rows_ptr + channels, first.to(rows_ptr.dtype.element_ty))
-    tl.store(rows_ptr + C + channels, second.to(rows_ptr.dtype.element_ty))
-    tl.store(rows_ptr + 2 * C + channels, third.to(rows_ptr.dtype.element_ty))
-
-
-@triton.jit
-def _row(rows_ptr, past_ptr, index, channels, C: tl.constexpr):
-    """Row `index` of the three old ones with the last log behind them: (16,) float32."""
-    near = index + 0 * channels < 3
-    old = tl.load(rows_ptr + index * C + channels, mask=near, other=0.0)
-    new = tl.load(past_ptr + (index - 3) * C + channels, mask=index + 0 * channels >= 3, other=0.0)
-    return tl.where(near, old.to(tl.float32), new.to(tl.float32))
+    rows_ptr += tile * 16 + channels
+    for i in tl.static_range(3):
+        tl.store(rows_ptr + i * C, history[i].to(rows_ptr.dtype.element_ty))
 
 
 @triton.jit
@@ -456,14 +483,15 @@ def _swiglu(
     T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0).to(tl.int64)
-    gate, up = tiles_product(
+    gate, up, squares = tiles_product(
         x_ptr, gate_ptr, gate_scale_ptr, tile, up_ptr, up_scale_ptr, tile,
-        magic, minus128, minus136, squares_ptr, eps, 0,
-        K, BITS, GROUP, 2, T, S, AHEAD, PDL, 1, 0, 1, 1,
+        magic, minus128, minus136, squares_ptr, eps, 0, squares_ptr,
+        K, BITS, GROUP, 2, T, S, AHEAD, PDL, 1, NORMED, 0, 1, 1,
     )  # fmt: skip
-    factor = _reciprocal(squares_ptr, eps, K, T, NORMED)[None, :]
-    gate = tl.sum(gate, axis=0) * factor
-    up = tl.sum(up, axis=0) * factor
+    factor = reciprocal(squares, eps, K, T)[None, :]
+    gate, up = both(gate, up)
+    gate *= factor
+    up *= factor
     _store(gate * tl.sigmoid(gate) * up, tile, out_ptr, N, T)
 
 
@@ -478,17 +506,27 @@ def _add(
 ):  # fmt: skip
     tile = tl.program_id(0).to(tl.int64) * TILES
     piece = tl.program_id(1)
-    first, second = tiles_product(
+    # Neither comes from the launch before.
+    residual = _residual(before_ptr, norm_ptr, tile, N, T)
+    other = residual
+    if TILES == 2:
+        other = _residual(before_ptr, norm_ptr, tile + 1, N, T)
+    first, second, _ = tiles_product(
         x_ptr, weight_ptr, scale_ptr, tile, weight_ptr, scale_ptr, tile + 1,
-        magic, minus128, minus136, parts_ptr, eps, piece,
-        K, BITS, GROUP, TILES, T, S, AHEAD, PDL, SPLIT, HEADS, WIDTH, PARTS,
+        magic, minus128, minus136, parts_ptr, eps, piece, parts_ptr,
+        K, BITS, GROUP, TILES, T, S, AHEAD, PDL, SPLIT, 0, HEADS, WIDTH, PARTS,
     )  # fmt: skip
     tokens = tl.arange(0, 8)[None, :]
+    if TILES == 2:
+        first, second = both(first, second)
+    else:
+        first = tl.sum(first, axis=0)
     for i in tl.static_range(TILES):
-        y = tl.sum(first if i == 0 else second, axis=0)
+        y = first if i == 0 else second
         if SPLIT == 1:
             _finish(
-                y, tile + i, before_ptr, after_ptr, scaled_ptr, squares_ptr, norm_ptr, N, T
+                y, residual if i == 0 else other, tile + i,
+                after_ptr, scaled_ptr, squares_ptr, N, T,
             )  # fmt: skip
         else:
             # The last of the programs that share a tile adds up, in their order.
@@ -499,26 +537,34 @@ def _add(
             arrived = tl.atomic_add(counters_ptr + tile + i, 1, sem="acq_rel")
             if arrived == SPLIT - 1:
                 y = tl.load(pieces_ptr + inside, cache_modifier=".cg")
-                for other in tl.static_range(1, SPLIT):
-                    y += tl.load(pieces_ptr + other * 128 + inside, cache_modifier=".cg")
+                for each in tl.static_range(1, SPLIT):
+                    y += tl.load(pieces_ptr + each * 128 + inside, cache_modifier=".cg")
                 tl.store(counters_ptr + tile + i, 0)
                 _finish(
-                    y, tile + i, before_ptr, after_ptr, scaled_ptr, squares_ptr, norm_ptr, N, T
+                    y, residual if i == 0 else other, tile + i,
+                    after_ptr, scaled_ptr, squares_ptr, N, T,
                 )  # fmt: skip
 
 
 @triton.jit
+def _residual(before_ptr, norm_ptr, tile, N: tl.constexpr, T: tl.constexpr):
+    """What a tile is added to, (16, 8), and the factor of the norm that comes next, (16, 1)."""
+    rows = tile * 16 + tl.arange(0, 16)[:, None]
+    tokens = tl.minimum(tl.arange(0, 8), T - 1)[None, :]
+    before = tl.load(before_ptr + tokens * N + rows)
+    return before, 1.0 + tl.load(norm_ptr + rows).to(tl.float32)
+
+
+@triton.jit
 def _finish(
-    y, tile, before_ptr, after_ptr, scaled_ptr, squares_ptr, norm_ptr,
-    N: tl.constexpr, T: tl.constexpr,
-):  # fmt: skip
+    y, residual, tile, after_ptr, scaled_ptr, squares_ptr, N: tl.constexpr, T: tl.constexpr
+):
     """Add the residual to a tile's products, and leave what the next norm needs."""
     tokens = tl.arange(0, 8)[None, :]
     rows = tile * 16 + tl.arange(0, 16)[:, None]
     where = tokens * N + rows
     live = (tokens < T) & (rows >= 0)
-    y += tl.load(before_ptr + where, mask=live, other=0.0)
-    factor = 1.0 + tl.load(norm_ptr + rows).to(tl.float32)
+    y += residual[0]
     tl.store(after_ptr + where, y, mask=live)
-    tl.store(scaled_ptr + where, (y * factor).to(scaled_ptr.dtype.element_ty), mask=live)
+    tl.store(scaled_ptr + where, (y * residual[1]).to(scaled_ptr.dtype.element_ty), mask=live)
     tl.store(squares_ptr + tl.arange(0, 8) * (N // 16) + tile, tl.sum(y * y, axis=0))

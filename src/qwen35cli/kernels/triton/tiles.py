@@ -65,6 +65,7 @@ def natural(weight: Int4) -> Int4:
 # -- what the kernels are made of: S is the number of warps, which share the inputs of a tile -----
 
 INTERPRETED: Final = tl.constexpr(triton.knobs.runtime.interpret)
+ONCE: Final = tl.constexpr("evict_first")  # weights are read once a step: others may stay
 
 
 @triton.jit
@@ -156,11 +157,33 @@ def wait(PDL: tl.constexpr):
 
 
 @triton.jit
-def fetched(PDL: tl.constexpr):
-    """Behind loads of weights, which stand before it: keeps the assembler from moving each to where
-    it is used, and waits for the activations."""
-    wait(PDL)
-    tl.debug_barrier()
+def norm_squares(norm_ptr, K: tl.constexpr, T: tl.constexpr, NORMED: tl.constexpr):
+    """Sums of squares of each token's tiles, T of (NORMED,), fetched long before they are used."""
+    squares = (tl.zeros((16,), dtype=tl.float32),)
+    if NORMED:
+        tiles = tl.arange(0, NORMED)
+        known = tiles < K // 16
+        squares = (tl.load(norm_ptr + tiles, mask=known, other=0.0),)
+        for t in tl.static_range(1, T):
+            more = tl.load(norm_ptr + t * (K // 16) + tiles, mask=known, other=0.0)
+            squares = squares + (more,)
+    return squares
+
+
+@triton.jit
+def both(first, second):
+    """The sums over the warps of two products, in one exchange: two of (16, 8)."""
+    return tl.split(tl.sum(tl.join(first, second), axis=0))
+
+
+@triton.jit
+def reciprocal(squares, eps, K: tl.constexpr, T: tl.constexpr):
+    """One over the root mean square of each token: (8,) float32."""
+    tokens = tl.arange(0, 8)
+    factor = tl.zeros((8,), dtype=tl.float32)
+    for t in tl.static_range(T):
+        factor = tl.where(tokens == t, 1.0 / tl.sqrt(tl.sum(squares[t]) / K + eps), factor)
+    return factor
 
 
 @triton.jit
@@ -179,7 +202,8 @@ def lower(word):
 def int4_block(word_ptrs, scale_ptrs, block, GROUP: tl.constexpr):
     """What a block of a tile takes: words of both halves, scales of up to two pairs of groups."""
     PAIRS: tl.constexpr = 2 if GROUP == 32 else 1
-    top, bottom = tl.load(word_ptrs + block * 256), tl.load(word_ptrs + block * 256 + 128)
+    top = tl.load(word_ptrs + block * 256, eviction_policy=ONCE)
+    bottom = tl.load(word_ptrs + block * 256 + 128, eviction_policy=ONCE)
     scales = tl.load(scale_ptrs + block * (16 * PAIRS))
     if GROUP == 32:
         return top, bottom, scales, tl.load(scale_ptrs + block * 32 + 16)
@@ -207,12 +231,21 @@ def int4_words(block, S: tl.constexpr):
 
 
 @triton.jit
+def int4_chunk(ptrs, scale_ptrs, chunk, AHEAD: tl.constexpr, GROUP: tl.constexpr):
+    """`AHEAD` blocks, fetched at once."""
+    blocks = (int4_block(ptrs, scale_ptrs, chunk, GROUP),)
+    for ahead in tl.static_range(1, AHEAD):
+        blocks = blocks + (int4_block(ptrs, scale_ptrs, chunk + ahead, GROUP),)
+    return blocks
+
+
+@triton.jit
 def int4_tiles(
     x_ptr, first_ptr, first_scale_ptr, second_ptr, second_scale_ptr, magic, minus136,
-    squares_ptr, eps, piece,
+    squares_ptr, eps, piece, norm_ptr,
     K: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr,
     AHEAD: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    NORMED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Products of one or two tiles in int4 with 8 tokens, for the share of each warp.
 
@@ -233,16 +266,14 @@ def int4_tiles(
     nothing = tl.zeros((S, 16, 8), dtype=tl.float32)
     first, second = nothing, nothing
     factor = tl.full((S, 1, 8), 1.0, dtype=tl.float32)
+    a = int4_chunk(a_ptrs, a_scales, 0, AHEAD, GROUP)
+    b = a
+    if TILES == 2:
+        b = int4_chunk(b_ptrs, b_scales, 0, AHEAD, GROUP)
+    wait(PDL)
+    squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
-        a = (int4_block(a_ptrs, a_scales, chunk, GROUP),)
-        b = a
-        if TILES == 2:
-            b = (int4_block(b_ptrs, b_scales, chunk, GROUP),)
-        for ahead in tl.static_range(1, AHEAD):
-            a = a + (int4_block(a_ptrs, a_scales, chunk + ahead, GROUP),)
-            if TILES == 2:
-                b = b + (int4_block(b_ptrs, b_scales, chunk + ahead, GROUP),)
-        fetched(PDL)
+        tl.debug_barrier()  # else the assembler moves each load to where it is used
         for ahead in tl.static_range(AHEAD):
             block = chunk + ahead
             a_words = int4_words(a[ahead], S)
@@ -262,13 +293,18 @@ def int4_tiles(
                 if TILES == 2:
                     part = dot(nibbles(b_words, magic, 4 * step), x, shift)
                     second += int4_part(part * factor if HEADS else part, b[ahead], GROUP, step)
-    return first, second
+        if chunk + AHEAD < BLOCKS:
+            a = int4_chunk(a_ptrs, a_scales, chunk + AHEAD, AHEAD, GROUP)
+            if TILES == 2:
+                b = int4_chunk(b_ptrs, b_scales, chunk + AHEAD, AHEAD, GROUP)
+    return first, second, squares
 
 
 @triton.jit
 def int8_block(ptrs, block, K: tl.constexpr):
     """What 64 inputs of a tile take: words of both halves, (4, 8, S, 4) each."""
-    return tl.load(ptrs + block * 16), tl.load(ptrs + block * 16 + 2 * K)
+    top = tl.load(ptrs + block * 16, eviction_policy=ONCE)
+    return top, tl.load(ptrs + block * 16 + 2 * K, eviction_policy=ONCE)
 
 
 @triton.jit
@@ -282,12 +318,21 @@ def int8_pairs(block, step: tl.constexpr, S: tl.constexpr):
 
 
 @triton.jit
+def int8_chunk(ptrs, chunk, AHEAD: tl.constexpr, K: tl.constexpr):
+    """`AHEAD` blocks, fetched at once."""
+    blocks = (int8_block(ptrs, chunk, K),)
+    for ahead in tl.static_range(1, AHEAD):
+        blocks = blocks + (int8_block(ptrs, chunk + ahead, K),)
+    return blocks
+
+
+@triton.jit
 def int8_tiles(
     x_ptr, first_ptr, first_scale_ptr, second_ptr, second_scale_ptr, magic, minus128,
-    squares_ptr, eps, piece,
+    squares_ptr, eps, piece, norm_ptr,
     K: tl.constexpr, TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr,
     AHEAD: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    NORMED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """The same of 8-bit codes, K / 4 words a row, as they lie in the file; a block has 64."""
     SHARE: tl.constexpr = K // (S * SPLIT)
@@ -306,16 +351,14 @@ def int8_tiles(
     minus = constant(minus128, S)
     nothing = tl.zeros((S, 16, 8), dtype=tl.float32)
     first, second = nothing, nothing
+    a = int8_chunk(a_ptrs, 0, AHEAD, K)
+    b = a
+    if TILES == 2:
+        b = int8_chunk(b_ptrs, 0, AHEAD, K)
+    wait(PDL)
+    squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
-        a = (int8_block(a_ptrs, chunk, K),)
-        b = a
-        if TILES == 2:
-            b = (int8_block(b_ptrs, chunk, K),)
-        for ahead in tl.static_range(1, AHEAD):
-            a = a + (int8_block(a_ptrs, chunk + ahead, K),)
-            if TILES == 2:
-                b = b + (int8_block(b_ptrs, chunk + ahead, K),)
-        fetched(PDL)
+        tl.debug_barrier()  # else the assembler moves each load to where it is used
         a_low, a_high, b_low, b_high, shift = nothing, nothing, nothing, nothing, nothing
         for ahead in tl.static_range(AHEAD):
             block = chunk + ahead
@@ -349,13 +392,18 @@ def int8_tiles(
                 first += a_part
                 if TILES == 2:
                     second += b_part
-    return first * a_scale, second * b_scale
+        if chunk + AHEAD < BLOCKS:
+            a = int8_chunk(a_ptrs, chunk + AHEAD, AHEAD, K)
+            if TILES == 2:
+                b = int8_chunk(b_ptrs, chunk + AHEAD, AHEAD, K)
+    return first * a_scale, second * b_scale, squares
 
 
 @triton.jit
 def plain_block(ptrs, block, K: tl.constexpr):
     """What 32 inputs of a tile take: weights of both halves, (4, 8, S, 8) each."""
-    return tl.load(ptrs + block * 32), tl.load(ptrs + block * 32 + 8 * K)
+    top = tl.load(ptrs + block * 32, eviction_policy=ONCE)
+    return top, tl.load(ptrs + block * 32 + 8 * K, eviction_policy=ONCE)
 
 
 @triton.jit
@@ -366,11 +414,20 @@ def plain_weight(block, S: tl.constexpr):
 
 
 @triton.jit
+def plain_chunk(ptrs, chunk, AHEAD: tl.constexpr, K: tl.constexpr):
+    """`AHEAD` blocks, fetched at once."""
+    blocks = (plain_block(ptrs, chunk, K),)
+    for ahead in tl.static_range(1, AHEAD):
+        blocks = blocks + (plain_block(ptrs, chunk + ahead, K),)
+    return blocks
+
+
+@triton.jit
 def plain_tiles(
-    x_ptr, first_ptr, second_ptr, squares_ptr, eps, piece,
+    x_ptr, first_ptr, second_ptr, squares_ptr, eps, piece, norm_ptr,
     K: tl.constexpr, TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr,
     AHEAD: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    NORMED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """The same of bf16 rows of K; a block has 32."""
     SHARE: tl.constexpr = K // (S * SPLIT)
@@ -383,16 +440,14 @@ def plain_tiles(
     x_ptrs = inputs(x_ptr, piece, K, T, S, SHARE, 8)
     nothing = tl.zeros((S, 16, 8), dtype=tl.float32)
     first, second = nothing, nothing
+    a = plain_chunk(a_ptrs, 0, AHEAD, K)
+    b = a
+    if TILES == 2:
+        b = plain_chunk(b_ptrs, 0, AHEAD, K)
+    wait(PDL)
+    squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
-        a = (plain_block(a_ptrs, chunk, K),)
-        b = a
-        if TILES == 2:
-            b = (plain_block(b_ptrs, chunk, K),)
-        for ahead in tl.static_range(1, AHEAD):
-            a = a + (plain_block(a_ptrs, chunk + ahead, K),)
-            if TILES == 2:
-                b = b + (plain_block(b_ptrs, chunk + ahead, K),)
-        fetched(PDL)
+        tl.debug_barrier()  # else the assembler moves each load to where it is used
         for ahead in tl.static_range(AHEAD):
             block = chunk + ahead
             x = by_halves(tl.load(x_ptrs + block * 32), S)
@@ -407,16 +462,20 @@ def plain_tiles(
                 first = dot(plain_weight(a[ahead], S), x, first)
                 if TILES == 2:
                     second = dot(plain_weight(b[ahead], S), x, second)
-    return first, second
+        if chunk + AHEAD < BLOCKS:
+            a = plain_chunk(a_ptrs, chunk + AHEAD, AHEAD, K)
+            if TILES == 2:
+                b = plain_chunk(b_ptrs, chunk + AHEAD, AHEAD, K)
+    return first, second, squares
 
 
 @triton.jit
 def tiles_product(
     x_ptr, first_ptr, first_scale_ptr, first_tile, second_ptr, second_scale_ptr, second_tile,
-    magic, minus128, minus136, squares_ptr, eps, piece,
+    magic, minus128, minus136, squares_ptr, eps, piece, norm_ptr,
     K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr,
     T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    NORMED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Products of one or two tiles with 8 tokens, for the share of each warp: two of (S, 16, 8).
 
@@ -428,18 +487,18 @@ def tiles_product(
         return int4_tiles(
             x_ptr, first_ptr + first_tile * WORDS, first_scale_ptr + first_tile * SCALES,
             second_ptr + second_tile * WORDS, second_scale_ptr + second_tile * SCALES,
-            magic, minus136, squares_ptr, eps, piece,
-            K, GROUP, TILES, T, S, AHEAD, PDL, SPLIT, HEADS, WIDTH, PARTS,
+            magic, minus136, squares_ptr, eps, piece, norm_ptr,
+            K, GROUP, TILES, T, S, AHEAD, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
         )  # fmt: skip
     elif BITS == 8:
         return int8_tiles(
             x_ptr, first_ptr + first_tile * (4 * K), first_scale_ptr + first_tile * 16,
             second_ptr + second_tile * (4 * K), second_scale_ptr + second_tile * 16,
-            magic, minus128, squares_ptr, eps, piece,
-            K, TILES, T, S, AHEAD, PDL, SPLIT, HEADS, WIDTH, PARTS,
+            magic, minus128, squares_ptr, eps, piece, norm_ptr,
+            K, TILES, T, S, AHEAD, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
         )  # fmt: skip
     else:
         return plain_tiles(
             x_ptr, first_ptr + first_tile * (16 * K), second_ptr + second_tile * (16 * K),
-            squares_ptr, eps, piece, K, TILES, T, S, AHEAD, PDL, SPLIT, HEADS, WIDTH, PARTS,
+            squares_ptr, eps, piece, norm_ptr, K, TILES, T, S, AHEAD, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
         )  # fmt: skip
