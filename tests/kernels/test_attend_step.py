@@ -11,7 +11,9 @@ from qwen35cli.kernels.triton.attend_step import attend_room, attend_step, room_
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EPS = 1e-6
-TOLERANCE = {"rtol": 2e-2, "atol": 5e-3}  # both round their results, the reference three times
+# Both round their results, the reference three times. On a GPU the weights of the softmax are
+# rounded to bf16 too: of few keys, values of three that is a hundredth.
+TOLERANCE = {"rtol": 2e-2, "atol": 1.2e-2 if torch.cuda.is_available() else 5e-3}
 KINDS = [torch.bfloat16, torch.int8, torch.float32]
 
 

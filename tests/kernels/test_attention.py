@@ -214,4 +214,5 @@ def test_a_prompt_at_the_shapes_of_4b_agrees_with_reference(kind, T, past):
     )
     found = prompt.attention(q, keys, values)
     expected = reference.attention(q.float(), keys, values)
-    torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=5e-3)
+    # Flash attention rounds the weights of the softmax to bf16.
+    torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=1.2e-2)
