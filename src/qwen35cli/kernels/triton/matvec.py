@@ -502,7 +502,8 @@ def _add(
     magic, minus128, minus136, eps,
     N: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr,
-    PDL: tl.constexpr, SPLIT: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    PDL: tl.constexpr, SPLIT: tl.constexpr,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0).to(tl.int64) * TILES
     piece = tl.program_id(1)

@@ -500,5 +500,6 @@ def tiles_product(
     else:
         return plain_tiles(
             x_ptr, first_ptr + first_tile * (16 * K), second_ptr + second_tile * (16 * K),
-            squares_ptr, eps, piece, norm_ptr, K, TILES, T, S, AHEAD, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
+            squares_ptr, eps, piece, norm_ptr,
+            K, TILES, T, S, AHEAD, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
         )  # fmt: skip
