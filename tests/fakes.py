@@ -57,6 +57,7 @@ class ScriptedDecoder:
     def __init__(self, turns: Sequence[Sequence[str]], capacity: int, chunk: int = 64) -> None:
         self.capacity = capacity
         self.length = 0
+        self.op_by_op: str | None = None
         self.prompts: list[Prompt] = []  # every prompt that was read to its end
         self._chunk = chunk
         self._tokenizer = ByteTokenizer()
@@ -78,6 +79,9 @@ class ScriptedDecoder:
             if stop == total:
                 self.prompts.append(prompt)
             yield Prefill(stop, total, self._logits() if stop == total else None)
+
+    def ahead(self, sampler: object) -> None:
+        """It draws nothing by itself."""
 
     def step(self, token: int) -> Tensor:
         self.length += 1

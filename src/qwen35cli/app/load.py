@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +17,12 @@ import torch
 from qwen35cli.checkpoint.manifest import check_manifest
 from qwen35cli.checkpoint.read import Checkpoint, load_weights, open_checkpoint
 from qwen35cli.engine.depth import Adaptive, Depth, Fixed
-from qwen35cli.engine.runner import PREFILL_CHUNK, Runner
+from qwen35cli.engine.runner import Runner
 from qwen35cli.errors import DoesNotFitError, ModelError, UsageError
 from qwen35cli.images.resize import ImageLimits
-from qwen35cli.kernels import Kernels, select
+from qwen35cli.kernels import DEFAULTS, Kernels, select
 from qwen35cli.kernels.cpu import guard_mapping
+from qwen35cli.kernels.tuned import Tuned
 from qwen35cli.model.config import Config, TextConfig
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
@@ -31,9 +32,10 @@ from qwen35cli.text.ahead import tokenizer_of
 from qwen35cli.text.template import thinks_by_default
 from qwen35cli.text.tokenizer import Tokenizer
 
-from . import quantize, stored
+from . import quantize, stored, tuned
 from .device import choose_device, free_bytes
 from .estimate import LEAST_CONTEXT, Device, Estimate, Setting, size, ways_out
+from .prefill import CHUNK
 from .source import Source, resolve
 from .stored import SMALL_BYTES
 
@@ -65,6 +67,7 @@ class LoadOptions:
     image_max_tokens: int | None = 2_048  # None: the model's own limit
     quant: Format | Literal["auto"] | None = None  # None: as the checkpoint is; auto: int4 if big
     store: Path | None = None  # where weights are kept that are quantized on the way
+    cache: Path | None = None  # where GPU kernels are kept that were compiled and tuned here
     mtp: Drafting = "off"
     pictures: bool = True  # whether any may come: without, the vision tower stays in its file
 
@@ -85,6 +88,7 @@ class Opened:
     largest_ctx: int  # that memory and model allow
     kv_dtype: KVDtype = "bf16"
     mtp: Drafting = "off"
+    tuned: Tuned = field(default_factory=dict)  # launches of GPU kernels that were measured here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +114,10 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     """
     source = asked_for = resolve(options.model, options.revision)
     device = choose_device(options.device, source)
-    kernels = select(device, options.kernels)
-    source = choose_weights(source, options, device, make or refuse)
+    backend = options.kernels or DEFAULTS[device.type]
+    launches = tuned.read(options.cache) if backend == "triton" else {}
+    kernels = select(device, backend, launches, options.cache)
+    source = choose_weights(source, options, make or refuse)
     checkpoint = open_checkpoint(source.folder)
     mtp = choose_drafting(options.mtp, checkpoint, kernels)
     asked = options.ctx
@@ -134,6 +140,7 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
         largest_ctx=max(estimate.largest_context(free), ctx),
         kv_dtype=options.kv_dtype,
         mtp=mtp,
+        tuned=launches,
     )
 
 
@@ -164,6 +171,7 @@ def load(opened: Opened, *, pictures: bool = True, drafts: bool | None = None) -
             model,
             capacity=opened.ctx,
             kv_dtype=KV_DTYPES[opened.kv_dtype],
+            chunk=opened.estimate.setting.chunk,
             draft_head=draft_head(model, opened.tokenizer) if drafts else None,
         )
     load_s = time.perf_counter() - start
@@ -215,7 +223,7 @@ def needs(
         kv_dtype=options.kv_dtype,
         drafts=drafts,
         device=place,
-        chunk=PREFILL_CHUNK,
+        chunk=CHUNK[place],
         patches=patches,
     )
     return Estimate(model, setting)
@@ -235,12 +243,11 @@ def draft_head(model: Qwen35, tokenizer: Tokenizer) -> DraftHead:
 def choose_weights(
     source: Source,
     options: LoadOptions,
-    device: torch.device,
     make: Callable[[quantize.Job], None],
 ) -> Source:
     """The folder whose weights will run: the checkpoint itself, or what was quantized from it.
 
-    `auto` means int4 for a large checkpoint on a CPU; a GPU has no fused kernels for it yet.
+    `auto` means int4 for a large checkpoint.
 
     Raises:
         UsageError: it is quantized in another format than the one asked for; or `make` refused.
@@ -259,7 +266,7 @@ def choose_weights(
     wanted = options.quant
     if wanted == "auto":
         large = quantize.weight_bytes(source) >= SMALL_BYTES
-        wanted = DEFAULT_QUANT if large and device.type == "cpu" else "bf16"
+        wanted = DEFAULT_QUANT if large else "bf16"
     if wanted in (None, "bf16") or options.store is None:
         return source
     folder = quantize.find(options.store, source, wanted)

@@ -107,7 +107,7 @@ def run(
     estimate: Estimate,
     pictures: Sequence[Picture],
     options: VramOptions,
-    store: Path,
+    folders: tuple[Path, Path],
     make: Callable[[Job], None],
     say: Callable[[str], None],
 ) -> Measured:
@@ -117,7 +117,7 @@ def run(
         estimate: what was asked about; the device is the one that is here.
         pictures: the largest of them is read before the prompt.
         options: where the model is.
-        store: where quantized weights are kept.
+        folders: where quantized weights are kept, and where GPU kernels.
         make: makes those that are missing, or refuses.
         say: gets a line on what is being done.
 
@@ -150,7 +150,8 @@ def run(
             ctx=setting.ctx,
             kv_dtype=setting.kv_dtype,
             quant=estimate.model.quant,
-            store=store,
+            store=folders[0],
+            cache=folders[1],
             mtp=setting.drafts or "off",
             pictures=options.vision,
             image_max_tokens=largest.tokens if largest else 1,

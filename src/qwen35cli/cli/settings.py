@@ -30,3 +30,8 @@ def history_file() -> Path | None:
 def data_folder() -> Path:
     """Where quantized weights are kept."""
     return Path(platformdirs.user_data_dir("qwen35"))
+
+
+def cache_folder() -> Path:
+    """Where GPU kernels are kept that were compiled and tuned here."""
+    return Path(platformdirs.user_cache_dir("qwen35"))

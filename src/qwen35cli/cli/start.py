@@ -1,8 +1,10 @@
 """What `ask` and `chat` do before the first answer: flags to options, model, question."""
 
 import secrets
+import time
 
 from qwen35cli.app import load as loading
+from qwen35cli.app import warm_up as warming
 from qwen35cli.app.conversation import Conversation
 from qwen35cli.app.load import Drafting, Loaded, LoadOptions, Opened
 from qwen35cli.app.question import Question, join_texts, load_pictures
@@ -15,6 +17,7 @@ from .options import Flags, InputFlags, RoundCount, SamplingFlags
 from .terminal import Terminal
 
 LARGE_BYTES = 2**30  # loading more than this is worth a line in a log
+SOON = 0.05  # seconds of warming up that are worth one under -v
 
 
 def open_model(flags: Flags, terminal: Terminal, *, pictures: bool = True) -> Opened:
@@ -35,6 +38,7 @@ def open_model(flags: Flags, terminal: Terminal, *, pictures: bool = True) -> Op
             image_max_tokens=flags.input.image_max_tokens or None,
             quant=model.quant or "auto",
             store=settings.data_folder(),
+            cache=settings.cache_folder(),
             mtp=drafting(model.mtp),
             pictures=pictures,
         ),
@@ -73,7 +77,33 @@ def load(opened: Opened, terminal: Terminal, *, pictures: bool = True) -> Loaded
     terminal.status(f"{what} …")
     loaded = loading.load(opened, pictures=pictures)
     terminal.detail(f"loaded in {loaded.load_s:.1f} s")
+    if (reason := loaded.runner.op_by_op) is not None:
+        terminal.warn(
+            f"the fused kernels do not take this model, {reason}: it is decoded op by op, slower",
+            "--quant int4, of the bf16 checkpoint" if opened.checkpoint.format == "nf4" else "",
+        )
+    warm_up(loaded, terminal)
     return loaded
+
+
+def warm_up(loaded: Loaded, terminal: Terminal) -> None:
+    """Have everything compiled that an answer needs; where that takes long it is said first."""
+    what = "compiling GPU kernels for this model, once"
+    start, compiles = time.perf_counter(), False
+    for progress in warming.run(loaded):
+        if not progress.compiles:
+            continue
+        if not compiles and not terminal.err_is_terminal:
+            terminal.say(f"{what}: about a minute")
+        compiles = True
+        seconds = time.perf_counter() - start
+        terminal.status(f"{what}: about a minute {making.bar(progress.share, seconds)}")
+    seconds = time.perf_counter() - start
+    terminal.clear_status()
+    if compiles:
+        terminal.say(f"{what} … {seconds:.0f} s")
+    elif seconds > SOON:
+        terminal.detail(f"warmed up in {seconds:.1f} s")
 
 
 def question(

@@ -266,9 +266,9 @@ def _measured(
     from . import making, settings, tables
 
     make = making.maker(terminal, yes=False)
-    folder = settings.data_folder()
+    folders = settings.data_folder(), settings.cache_folder()
     answer = answers[0]
-    lines = measure.run(answer.estimate, answer.pictures, asked, folder, make, terminal.status)
+    lines = measure.run(answer.estimate, answer.pictures, asked, folders, make, terminal.status)
     terminal.clear_status()
     if not flags.json:
         terminal.show(tables.measured(lines, answer.ctx, sanitize(asked.model)))

@@ -1,0 +1,70 @@
+"""The launches of GPU kernels that `qwen35 tune` measured here: a small file of the user's."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from qwen35cli.checkpoint.strict_json import parse_object
+from qwen35cli.errors import ModelError, Qwen35Error
+from qwen35cli.kernels.tuned import Tuned, checked
+
+NAME = "launches.json"
+MAX_BYTES = 2**20
+
+
+def read(folder: Path | None) -> Tuned:
+    """What was measured so far, by architecture; nothing where there is no file.
+
+    Raises:
+        Qwen35Error: the file is damaged, or none of ours.
+    """
+    if folder is None or not (path := folder / NAME).exists():
+        return {}
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        return checked(parse_object(text, "it"))
+    except (OSError, ValueError, ModelError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Qwen35Error(
+            f"{path} holds no launches of GPU kernels that can be used: {reason}",
+            "qwen35 tune measures them anew; without the file those shipped run",
+        ) from None
+
+
+def write(folder: Path, arch: str, launches: Mapping[str, list[int]], before: Tuned) -> Path:
+    """Put the launches of an architecture over what was there before; the file appears whole.
+
+    Raises:
+        Qwen35Error: it cannot be written.
+    """
+    path = folder / NAME
+    table = {name: dict(known) for name, known in before.items()}
+    table[arch] = table.get(arch, {}) | dict(launches)
+    partial = path.with_name(f"{NAME}.partial-{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(_text(table))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise Qwen35Error(f"could not write {path}: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return path
+
+
+def _text(table: Tuned) -> str:
+    """JSON with a launch in a line, as the shipped file has it."""
+    parts = []
+    for arch in sorted(table):
+        lines = [f"    {json.dumps(name)}: {table[arch][name]}" for name in sorted(table[arch])]
+        parts.append(f"  {json.dumps(arch)}: {{\n" + ",\n".join(lines) + "\n  }")
+    return "{\n" + ",\n".join(parts) + "\n}\n"

@@ -1,0 +1,112 @@
+"""What is done on a GPU between loading and the first question, so that no answer waits for it.
+
+Kernels that Triton has not compiled yet are compiled, and the graphs of a conversation are made. A
+mark beside the compiled kernels tells that those of a model are there.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from qwen35cli import __version__
+from qwen35cli.engine.runner import Prompt
+from qwen35cli.engine.sampling import Sampler, Sampling
+from qwen35cli.kernels.triton import compile_errors, compiled_folder
+
+from .load import Loaded, memory_errors
+
+ONCE = "qwen35-"  # begins the name of a mark
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of the work is done; whether kernels are compiled in it, which takes long."""
+
+    share: float
+    compiles: bool
+
+
+def run(loaded: Loaded) -> Iterator[Progress]:
+    """Everything a conversation will need; nothing where no Triton kernels run on a GPU.
+
+    Raises:
+        DeviceError: Triton cannot build its link to the driver.
+        DoesNotFitError: memory ran out.
+    """
+    opened, runner = loaded.opened, loaded.runner
+    if opened.kernels.backend != "triton" or opened.device.type != "cuda":
+        return
+    mark = compiled_folder() / (ONCE + fingerprint(loaded))
+    compiles = not mark.exists()
+    work = [*([_read_prompt] if compiles else []), _make_graphs, _make_drawing]
+    for number, step in enumerate(work):
+        yield Progress(number / len(work), compiles)
+        with torch.inference_mode(), compile_errors(), memory_errors("compiling GPU kernels"):
+            step(loaded)
+    torch.cuda.synchronize(opened.device)
+    runner.reset()
+    if compiles:
+        with suppress(OSError):  # a folder that was filled elsewhere: it is said again next time
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    yield Progress(1.0, compiles)
+
+
+def fingerprint(loaded: Loaded) -> str:
+    """Of all that decides which kernels are compiled."""
+    opened = loaded.opened
+    content = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "kernels": [_digest(path) for path in _sources()],
+        "tuned": opened.tuned,
+        "shapes": asdict(opened.checkpoint.config.text),
+        "schemes": sorted({str(scheme) for scheme in opened.checkpoint.schemes.values()}),
+        "format": opened.checkpoint.format,
+        "kv_dtype": opened.kv_dtype,
+        "mtp": opened.mtp,
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _sources() -> list[Path]:
+    """The files of the kernels: a change of one compiles it again."""
+    folder = Path(str(resources.files("qwen35cli.kernels.triton")))
+    return sorted(path for path in folder.iterdir() if path.suffix in (".py", ".json"))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_prompt(loaded: Loaded) -> None:
+    """The kernels of a prompt, and of a round behind it, all launched once."""
+    runner, mtp = loaded.runner, loaded.opened.mtp
+    drafts = mtp if isinstance(mtp, int) else 0
+    for _ in runner.prefill(Prompt((0,) * min(runner.chunk, runner.capacity))):
+        pass
+    if runner.length + drafts < runner.capacity:
+        runner.look_ahead(0, drafts)
+        runner.keep(1)
+    runner.reset()
+
+
+def _make_graphs(loaded: Loaded) -> None:
+    """Of a step of one token, and of as many as are checked at once where drafts are fixed."""
+    stepper, mtp = loaded.runner.stepper, loaded.opened.mtp
+    if stepper is not None:
+        for count in (1, mtp + 1) if isinstance(mtp, int) else (1,):
+            stepper.prepare(count)
+
+
+def _make_drawing(loaded: Loaded) -> None:
+    """Of a step that draws the next token, where nothing drafts."""
+    if loaded.depth is None:
+        loaded.runner.ahead(Sampler(Sampling(), loaded.opened.tokenizer.vocab_size))
