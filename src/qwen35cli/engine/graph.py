@@ -14,6 +14,7 @@ from torch import Tensor
 from qwen35cli.kernels.operands import (
     DELTA,
     DRAWN,
+    FEW,
     KEPT,
     PARITY,
     START,
@@ -21,7 +22,7 @@ from qwen35cli.kernels.operands import (
     Drawing,
     TokenStep,
 )
-from qwen35cli.model.cache import Cache, DeltaCache
+from qwen35cli.model.cache import Cache, DeltaCache, KVCache
 from qwen35cli.model.qwen35 import Qwen35
 
 from .sampling import Sampler, Sampling
@@ -50,6 +51,7 @@ class Stepper:
             ValueError: there is no room; nothing has changed.
         """
         count = len(ids)
+        self._check_room(count)
         self.prepare(count)
         self.control.ids[:count] = torch.tensor(ids)
         self.place()
@@ -60,6 +62,11 @@ class Stepper:
         """Make the graph of a step of so many tokens, if there is none yet."""
         if count not in self._reads:
             self._reads[count] = self.captured(lambda: self._step(self.control, count))
+
+    def _check_room(self, tokens: int) -> None:
+        for layer in self.cache.layers:
+            if isinstance(layer, KVCache) and layer.length + tokens > layer.capacity:
+                raise ValueError(f"{layer.length + tokens} tokens in a cache of {layer.capacity}")
 
     def hidden(self, tokens: int) -> Tensor:
         """States after the final norm of the step that was read last, (1, tokens, D)."""
@@ -92,9 +99,14 @@ class Stepper:
 
     def captured(self, run: Callable[[], Any]) -> Callable[[], Any]:
         """`run` as a graph. It runs once before, where the caches stand, and leaves no trace there:
-        what it writes lies behind their ends, in logs of which nothing is kept."""
+        what it writes lies behind their ends, in logs of which nothing is kept.
+
+        Raises:
+            ValueError: there is no room behind their ends.
+        """
         if self.device.type != "cuda":
             return run
+        self._check_room(FEW)
         self.place()
         self.control.numbers[KEPT] = 0
         aside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]

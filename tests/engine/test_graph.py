@@ -1,0 +1,233 @@
+"""Steps that find their place on the device, and the loop that runs ahead, against the plain ones.
+
+The steps are the plain twin here; those of the Triton kernels are compared with it in
+tests/kernels/test_step.py, and both run in graphs where a GPU is.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qwen35cli.engine.ahead import run_ahead
+from qwen35cli.engine.generate import Step, generate
+from qwen35cli.engine.graph import RING, UNIFORMS, Ahead
+from qwen35cli.engine.runner import Prompt, Runner
+from qwen35cli.engine.sampling import Sampler, Sampling
+from qwen35cli.kernels import reference, select
+from qwen35cli.model.cache import DeltaCache
+from tests.tiny import tiny_config, tiny_model
+
+CPU = torch.device("cpu")
+GREEDY = Sampling(temperature=0)
+SAMPLINGS = [
+    GREEDY,
+    Sampling(seed=7),
+    Sampling(temperature=0.7, top_p=0.8, presence_penalty=1.5, seed=3),
+    Sampling(temperature=1.3, top_k=5, min_p=0.05, repetition_penalty=1.3, seed=9),
+]
+
+
+class Draws:
+    """Draws in plain torch."""
+
+    def __init__(self, device, rows, vocab_size, numbers, slots):
+        self.options, self.seen = torch.zeros(6), torch.zeros(rows, dtype=torch.uint8)
+        self.uniforms, self.ring = torch.zeros(numbers), torch.zeros(slots, dtype=torch.int32)
+        self.vocab_size = vocab_size
+
+    def serves(self, options):
+        return options.top_k > 0
+
+    def begin(self, options):
+        values = (options.temperature, options.top_p, options.min_p, options.presence_penalty)
+        self.options = torch.tensor([*values, options.repetition_penalty, options.top_k])
+        self.seen.zero_()
+
+    def __call__(self, logits, control, tokens):
+        reference.sample_step(
+            logits,
+            self.options,
+            self.seen,
+            self.uniforms,
+            control.numbers,
+            control.ids,
+            self.ring,
+            self.vocab_size,
+            tokens,
+        )
+
+    def tensors(self):
+        return []
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return replace(select(CPU, "reference"), token_step=reference.token_step, draws=Draws)
+
+
+@pytest.fixture(scope="module")
+def runners(kernels):
+    """Two of one model: with steps on the device, and without."""
+    raw = tiny_config()
+
+    def make(capacity=200):
+        ours = Runner(tiny_model(raw, kernels=kernels), capacity=capacity, kv_dtype=torch.float32)
+        plain = Runner(tiny_model(raw), capacity=capacity, kv_dtype=torch.float32)
+        assert ours.stepper is not None and plain.stepper is None
+        return ours, plain
+
+    return make
+
+
+def read(runner, ids=range(20, 50)):
+    for event in runner.prefill(Prompt(tuple(ids))):
+        logits = event.logits
+    return logits
+
+
+def tokens(events):
+    return [(e.token, e.finish) for e in events if isinstance(e, Step)]
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_steps_follow_the_caches_through_prompts_and_rollbacks(runners):
+    ours, plain = runners()
+    for part in ([5, 6, 7, *range(40)], [9], [3, 4]):
+        close(read(ours, part), read(plain, part))
+        for token in (50, 51, 52):
+            close(ours.step(token), plain.step(token))
+    ours._read([60, 61, 62, 63])
+    ours.keep(2)
+    for token in (60, 61):
+        plain.step(token)
+    close(ours.step(70), plain.step(70))
+    ours._read([80, 81])
+    ours.keep(0)
+    close(ours.step(71), plain.step(71))
+    assert ours.length == plain.length
+
+
+def test_steps_know_the_positions_behind_a_picture(runners):
+    ours, plain = runners()
+    for runner in (ours, plain):
+        read(runner)
+        runner.cache.position_delta = -7
+    close(ours.step(50), plain.step(50))
+
+
+def test_a_full_cache_is_refused_before_anything_changes(runners):
+    ours, plain = runners(capacity=31)
+    for runner in (ours, plain):
+        read(runner)
+    with pytest.raises(ValueError, match="32 tokens in a cache of 31"):
+        ours._read([1, 2])
+    close(ours.step(50), plain.step(50))
+    with pytest.raises(ValueError, match="32 tokens in a cache of 31"):
+        ours.step(51)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_the_device_draws_the_tokens_of_the_plain_loop(runners, sampling):
+    found = []
+    for runner in runners():
+        sampler = Sampler(sampling, 500)
+        ahead = runner.ahead(sampler)
+        prompt = Prompt(tuple(range(20, 50)))
+        if ahead is None:
+            events = generate(runner, prompt, sampler, stop=frozenset(), max_tokens=30)
+        else:
+            events = run_ahead(runner, ahead, prompt, sampler, stop=frozenset(), max_tokens=30)
+        found.append((tokens(events), runner.length))
+    assert found[0] == found[1]
+
+
+def test_what_the_device_cannot_draw_is_left_to_the_host(runners):
+    ours, _ = runners()
+    assert ours.ahead(Sampler(Sampling(top_k=0), 500)) is None
+
+
+def test_random_numbers_do_not_run_out(runners, monkeypatch):
+    """More tokens than there are numbers on the device: they are renewed by halves."""
+    monkeypatch.setattr("qwen35cli.engine.graph.UNIFORMS", 8)
+    drawn = []
+    for runner in runners():
+        sampler = Sampler(Sampling(seed=11), 500)
+        ahead = runner.ahead(sampler)
+        prompt, stop = Prompt(tuple(range(20, 50))), frozenset()
+        if ahead is None:
+            events = generate(runner, prompt, sampler, stop=stop, max_tokens=50)
+        else:
+            assert len(ahead.drawing.uniforms) == 8
+            events = run_ahead(runner, ahead, prompt, sampler, stop=stop, max_tokens=50)
+        drawn.append(tokens(events))
+    assert drawn[0] == drawn[1]
+    assert UNIFORMS > 2 * RING  # as it is shipped
+
+
+@pytest.mark.parametrize("end", ["stop", "closed", "length", "context"])
+def test_the_step_too_many_is_taken_back(runners, end):
+    ours, plain = runners(capacity=36 if end == "context" else 200)
+    sampler = Sampler(GREEDY, 500)
+    greedy = [
+        token
+        for token, _ in tokens(
+            generate(plain, Prompt(tuple(range(20, 50))), sampler, stop=frozenset(), max_tokens=6)
+        )
+    ]
+    stop = frozenset(greedy[4:5]) if end == "stop" else frozenset()
+    at = greedy.index(greedy[4]) if end == "stop" else None
+    sampler = Sampler(GREEDY, 500)
+    most = 5 if end == "length" else None
+    events = run_ahead(
+        ours, ours.ahead(sampler), Prompt(tuple(range(20, 50))), sampler, stop=stop, max_tokens=most
+    )
+    seen = []
+    for event in events:
+        if isinstance(event, Step):
+            seen.append(event)
+            if end == "closed" and len(seen) == 3:
+                events.close()
+    assert seen[-1].finish == (None if end == "closed" else end)
+    if end == "stop":
+        assert len(seen) == at + 1
+    assert ours.length == 30 + len(seen) - 1
+    if end == "context":
+        assert ours.length == ours.capacity
+        return
+    # Going on gives what a runner gives that never went too far.
+    plain.reset()
+    read(plain)
+    for step in seen[:-1]:
+        plain.step(step.token)
+    close(ours.step(77), plain.step(77))
+
+
+def test_the_step_after_a_token_is_on_its_way_before_the_token_is_read(runners, monkeypatch):
+    ours, _ = runners()
+    log = []
+    launch, token = Ahead.launch, Ahead.token
+    monkeypatch.setattr(Ahead, "launch", lambda self: (log.append("launch"), launch(self)))
+    monkeypatch.setattr(
+        Ahead, "token", lambda self, number: (log.append(number), token(self, number))[1]
+    )
+    sampler = Sampler(GREEDY, 500)
+    events = run_ahead(
+        ours, ours.ahead(sampler), Prompt((1, 2, 3)), sampler, stop=frozenset(), max_tokens=3
+    )
+    assert len(tokens(events)) == 3
+    assert log == ["launch", 0, "launch", 1, 2]
+
+
+def test_a_cache_that_cannot_be_undone_has_no_log():
+    model = tiny_model()
+    caches = [layer for layer in model.make_cache(10).layers if isinstance(layer, DeltaCache)]
+    assert all(layer.logs is None for layer in caches)
+    caches = [
+        layer for layer in model.make_cache(10, undo=True).layers if isinstance(layer, DeltaCache)
+    ]
+    assert all(layer.logs is not None for layer in caches)
+    assert model.make_cache(10, undo=True).mtp is None
