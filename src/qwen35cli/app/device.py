@@ -20,14 +20,20 @@ def choose_device(asked: Literal["auto", "cpu", "cuda"], source: Source) -> torc
     """The device asked for; `auto` is the GPU, and for the demo the CPU. Never a silent other."""
     if asked == "cpu" or (asked == "auto" and source.name == DEMO):
         return torch.device("cpu")
+    return present_gpu("--device cpu (slow), or --model demo to look around")
+
+
+def present_gpu(hint: str) -> torch.device:
+    """The GPU of this machine.
+
+    Raises:
+        DeviceError: there is none; with `hint`.
+    """
     if torch.cuda.is_available():
         return torch.device("cuda")
     version = torch.__version__.split("+")[0]
     why = "was built without CUDA" if torch.version.cuda is None else "sees no CUDA device"
-    raise DeviceError(
-        f"no usable GPU: torch {version} {why}",
-        "--device cpu (slow), or --model demo to look around",
-    )
+    raise DeviceError(f"no usable GPU: torch {version} {why}", hint)
 
 
 def free_bytes(device: torch.device) -> int:

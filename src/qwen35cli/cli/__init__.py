@@ -13,6 +13,7 @@ from .ask import ask, bare
 from .chat import chat
 from .quantize import quantize
 from .terminal import ReaderGone, Terminal
+from .tune import tune
 from .vram import vram
 
 EXIT_CODES = """\
@@ -40,6 +41,7 @@ app.command()(ask)
 app.command()(chat)
 app.command()(vram)
 app.command()(quantize)
+app.command()(tune)
 app.command(hidden=True)(bare)
 
 

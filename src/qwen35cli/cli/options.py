@@ -199,7 +199,13 @@ class ModelFlags(Group):
     ] = False
     kernels: Annotated[
         str | None,
-        flag("Model", "Kernels to run, such as `reference`.", "--kernels", metavar="NAME"),
+        flag(
+            "Model",
+            "Kernels to run: `cpu`, `triton` for a GPU, or `reference`, plain torch on any.",
+            "--kernels",
+            metavar="NAME",
+            default="those of the device",
+        ),
     ] = None
     ctx: Annotated[
         int | None,
@@ -393,6 +399,18 @@ class QuantizeFlags(Group):
     force: Annotated[
         bool, switch("Output", "Make it again where it is there already.", "--force")
     ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneFlags(Group):
+    """What `tune` measures, and how it is told."""
+
+    quant: Annotated[
+        Literal["bf16", "int8", "int4", "nf4"] | None,
+        flag("Model", "Weights to run.", "--quant", default="int4; bf16 below 1 GiB"),
+    ] = None
+    revision: Revision = None
+    json: Annotated[bool, switch("Output", "One JSON object at the end.", "--json")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,184 @@
+"""`qwen35 tune` without a GPU: which launches a model makes, and how the best is found."""
+
+import json
+
+import pytest
+import torch
+
+from qwen35cli.app import tune, tuned
+from qwen35cli.app.estimate import planned
+from qwen35cli.errors import DeviceError, DoesNotFitError, UsageError
+from qwen35cli.kernels.triton.launches import Launches
+from qwen35cli.kernels.triton.matvec import Launch
+from qwen35cli.kernels.triton.trials import Product
+from qwen35cli.model.config import Config
+from qwen35cli.model.siblings import SIBLINGS
+from qwen35cli.quant.plan import recipe
+from tests.tiny import tiny_config
+
+CPU = torch.device("cpu")
+ADD = Product("add", "int4", 32, ((32, 512),))  # 2 tiles, 4 blocks
+HEAD = Product("head", "int8", 0, ((32, 128),))
+
+
+def model(quant, raw=None):
+    config = Config.from_dict(raw) if raw else SIBLINGS["Qwen/Qwen3.5-4B"]
+    return planned("some", config, recipe(quant))
+
+
+@pytest.fixture
+def job(tmp_path):
+    def make(*products, before=None):
+        return tune.Job(CPU, "Some Card", "sm_90", products, tmp_path, before or {})
+
+    return make
+
+
+def fastest(wanted):
+    """A timer by which one launch takes 1 µs, and others more for each number that differs."""
+    seen = []
+
+    def time(launch, runs):
+        seen.append(launch)
+        runs[0]()
+        numbers = (launch.warps, launch.ahead, launch.tiles, launch.split)
+        return (1 + sum(one != other for one, other in zip(numbers, wanted, strict=True))) * 1e-6
+
+    time.seen = seen
+    return time
+
+
+@pytest.mark.parametrize(
+    ("quant", "keys"),
+    [
+        (
+            "int4",
+            "project 4 12288x2560, add 8 2560x4096, swiglu 4 18432x2560, add 4 2560x9216, "
+            "project 4 10240x2560, head 8 248320x2560",
+        ),
+        (
+            "bf16",
+            "project 16 12288x2560, add 16 2560x4096, swiglu 16 18432x2560, add 16 2560x9216, "
+            "project 16 10240x2560, head 16 248320x2560",
+        ),
+    ],
+)
+def test_the_launches_of_the_4b(quant, keys):
+    found = tune.products(model(quant))
+    assert ", ".join(product.key for product in found) == keys
+    delta = found[0]
+    assert (delta.shapes, delta.heads, delta.width) == (((8_192, 2_560), (4_096, 2_560)), 32, 128)
+    assert found[4].shapes == ((8_192, 2_560), (1_024, 2_560), (1_024, 2_560))
+    assert not found[4].heads
+
+
+def test_what_is_decoded_op_by_op_is_refused():
+    with pytest.raises(UsageError, match="op by op, nf4 has no fused kernels") as caught:
+        tune.products(model("nf4"))
+    assert caught.value.hint == "--quant int4"
+    with pytest.raises(UsageError, match="a matrix of 320 x 64 is no whole tiles"):
+        tune.products(model("int8", tiny_config()))
+
+
+@pytest.mark.parametrize("wanted", [(1, 1, 1, 1), (2, 2, 2, 1), (1, 1, 2, 4)])
+def test_the_best_is_found_and_kept(job, wanted):
+    timer = fastest(wanted)
+    *trying, choice = tune.run(job(ADD), timer)
+    assert all(isinstance(event, tune.Trying) and event.key == ADD.key for event in trying)
+    after = choice.after
+    assert (after.warps, after.ahead, after.tiles, after.split) == wanted
+    assert choice.after_s == 1e-6
+    assert choice.before_s > 1e-6
+    assert choice.nbytes == 32 * 512 // 2 + 2 * 32 * 16
+    assert choice.tried == len({*timer.seen}) and not choice.failed
+    assert tuned.read(job().cache) == {"sm_90": {ADD.key: [*wanted]}}
+
+
+def test_what_is_hardly_better_changes_nothing(job):
+    def time(launch, runs):
+        return 1e-6 if launch.warps == 4 else 0.995e-6
+
+    *_, choice = tune.run(job(HEAD), time)
+    assert choice.after == choice.before
+    assert choice.after_s == choice.before_s
+
+
+def test_a_launch_of_the_file_is_where_it_starts(job):
+    before = {"default": {ADD.key: [2, 1, 2, 2]}, "sm_80": {"head 8": [4, 1, 1, 1]}}
+    *_, choice = tune.run(job(ADD, before=before), fastest((2, 1, 2, 2)))
+    assert choice.after == choice.before == Launch(2, 1, 2, 2)
+    assert tuned.read(job().cache)["sm_80"] == before["sm_80"]
+
+
+def test_what_does_not_compile_is_left_out(job):
+    from triton.runtime.errors import OutOfResources
+
+    def time(launch, runs):
+        if launch.ahead > 1:
+            raise OutOfResources(2, 1, "shared memory")
+        return 1e-6
+
+    *_, choice = tune.run(job(ADD), time)
+    assert choice.failed > 0
+    assert choice.after.ahead == 1
+    with pytest.raises(DeviceError, match="no launch of head 8 32x128 runs"):
+        list(tune.run(job(HEAD), fail(OutOfResources(2, 1, "shared memory"))))
+
+
+def fail(error):
+    def time(launch, runs):
+        raise error
+
+    return time
+
+
+def test_what_goes_wrong_otherwise_is_not_taken_for_that(job):
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(tune.run(job(HEAD), fail(RuntimeError("CUDA error: an illegal memory access"))))
+    with pytest.raises(DoesNotFitError, match="memory ran out while tuning"):
+        list(tune.run(job(HEAD), fail(torch.OutOfMemoryError("CUDA out of memory"))))
+
+
+def test_what_was_found_before_an_interruption_is_kept(job):
+    events = tune.run(job(HEAD, ADD), fastest((1, 1, 1, 1)))
+    for event in events:
+        if isinstance(event, tune.Choice):
+            break
+    events.close()
+    assert tuned.read(job().cache) == {"sm_90": {HEAD.key: [1, 1, 1, 1]}}
+
+
+def test_a_step_takes_them_from_the_file(job):
+    list(tune.run(job(HEAD), fastest((2, 1, 1, 1))))
+    text = json.loads((job().cache / tuned.NAME).read_text())
+    launches = Launches.of(CPU, {"default": text["sm_90"]})
+    (weight,) = _matrices(HEAD)
+    assert launches.find("head", weight) == Launch(2, 1, 1, 1)
+
+
+def _matrices(product):
+    from qwen35cli.kernels.triton.trials import Trials
+
+    return Trials(product, CPU, 1, overlap=False).copies[0]
+
+
+# -- what comes before the measuring ---------------------------------------------------------------
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_is_an_error(tmp_path):
+    with pytest.raises(DeviceError, match="no usable GPU") as caught:
+        tune.prepare(tune.TuneOptions(model="4B", cache=tmp_path))
+    assert caught.value.exit_code == 4
+    assert "tune" in caught.value.hint
+
+
+def test_a_damaged_file_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Some Card")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("qwen35cli.kernels.triton.require", lambda device, cache: None)
+    (tmp_path / tuned.NAME).write_text("damaged")
+    found = tune.prepare(tune.TuneOptions(model="4B", cache=tmp_path))
+    assert "launches.json holds no launches" in found.damaged
+    assert (found.arch, found.before, len(found.products)) == ("sm_90", {}, 6)
