@@ -11,6 +11,9 @@
     --threads 2           of both; all cores by default
     --json FILE           keep the result
 
+`--device cuda` measures on an NVIDIA GPU instead, without a checkpoint: see `decode_gpu`, which has
+options of its own.
+
 Each side of each round is a process of its own, so that its peak memory is its own. Around it the
 machine's read bandwidth is measured, and the time that just reading the weight files takes. A table
 for people; the last line is JSON.
@@ -51,7 +54,12 @@ SIDES = {"ours": "qwen35cli", "transformers": "transformers"}
 
 
 def main() -> None:
-    options = _options()
+    device, arguments = _device()
+    if device == "cuda":
+        from benchmarks import decode_gpu
+
+        sys.exit(decode_gpu.main(arguments))
+    options = _options(arguments)
     if options.side:
         print(json.dumps(MEASURED[options.side](options)))
         return
@@ -75,8 +83,19 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def _device() -> tuple[str, list[str]]:
+    """Where to measure, and all other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options, others = parser.parse_known_args()
+    return options.device, others
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog="--device cuda measures on an NVIDIA GPU, with options of its own: add --help",
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--peer", choices=["transformers"])
     parser.add_argument("--runs", type=int, default=5)
@@ -89,7 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 # -- one side of one round, in its own process ----------------------------------------------------
