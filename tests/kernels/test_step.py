@@ -30,7 +30,7 @@ from qwen35cli.kernels.triton.launches import Launches
 
 # Both round to bf16 on the way, and the norm of a delta head's output makes much of little. The
 # interpreter cuts off where a GPU rounds.
-TOLERANCE = 0.03 if torch.cuda.is_available() else 0.08
+TOLERANCE = 0.03 if torch.cuda.is_available() else 0.12
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 D, INNER, VOCABULARY, CAPACITY = 128, 128, 256, 40
 H, KV, Dh, R = 4, 2, 32, 4  # attention

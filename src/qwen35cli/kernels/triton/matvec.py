@@ -532,14 +532,14 @@ def _add(
         else:
             # The last of the programs that share a tile adds up, in their order.
             inside = tl.arange(0, 16)[:, None] * 8 + tokens
-            pieces_ptr += (tile + i) * (SPLIT * 128)
-            tl.store(pieces_ptr + piece * 128 + inside, y)
+            mine_ptr = pieces_ptr + (tile + i) * (SPLIT * 128) + inside
+            tl.store(mine_ptr + piece * 128, y)
             tl.debug_barrier()
             arrived = tl.atomic_add(counters_ptr + tile + i, 1, sem="acq_rel")
             if arrived == SPLIT - 1:
-                y = tl.load(pieces_ptr + inside, cache_modifier=".cg")
+                y = tl.load(mine_ptr, cache_modifier=".cg")
                 for each in tl.static_range(1, SPLIT):
-                    y += tl.load(pieces_ptr + each * 128 + inside, cache_modifier=".cg")
+                    y += tl.load(mine_ptr + each * 128, cache_modifier=".cg")
                 tl.store(counters_ptr + tile + i, 0)
                 _finish(
                     y, residual if i == 0 else other, tile + i,
