@@ -9,8 +9,9 @@ import torch
 
 from qwen35cli.checkpoint.names import ours, theirs
 from qwen35cli.errors import DeviceError
-from qwen35cli.kernels import select, triton
-from qwen35cli.kernels.operands import NoSteps
+from qwen35cli.kernels import reference, select, triton
+from qwen35cli.kernels.operands import Int4, NoSteps
+from qwen35cli.kernels.triton import tiles
 from qwen35cli.model.config import Config
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant.plan import assign, recipe
@@ -110,6 +111,17 @@ def test_a_folder_that_cannot_be_made_is_an_error(card, untold, tmp_path):
     with pytest.raises(DeviceError, match="cannot be kept in") as caught:
         triton.keep_compiled(tmp_path, CUDA)
     assert "TRITON_CACHE_DIR" in caught.value.hint
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_what_is_prepared_holds_the_same_matrix(group):
+    codes = torch.randint(-(2**31), 2**31 - 1, (32, 32), dtype=torch.int32)
+    weight = Int4(codes, torch.randn(32, 256 // group).bfloat16(), (32, 256), group)
+    plain, tiled = reference.prepare(weight), tiles.prepare(weight)
+    assert tiled.packed.shape != plain.packed.shape
+    again = tiles.natural(tiled)
+    assert torch.equal(again.packed, plain.packed)
+    assert torch.equal(again.scale, plain.scale)
 
 
 # -- which models are decoded op by op -------------------------------------------------------------
