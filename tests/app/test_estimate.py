@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmarks.make_checkpoint import CONFIG_4B, DATA_BYTES
-from qwen35cli.app import load, stored
+from qwen35cli.app import estimate, load, stored
 from qwen35cli.app.estimate import GIB, MIB, Estimate, Setting, planned, ways_out
 from qwen35cli.checkpoint.names import theirs
+from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.kernels import select
 from qwen35cli.model import sizes
 from qwen35cli.model.cache import FEW
@@ -221,13 +222,52 @@ CONTEXTS = (1_024, 8_192, 32_768, 131_072, 262_144, 1_010_000)
 )
 def test_totals_and_bytes_per_token(quant, kv_dtype, totals, moved):
     """The known figures hold the factors of nf4 in 8 bits; ours are float32 in memory: 3.0 bytes
-    more for each block of 64 weights, and 3 % slack on them."""
+    more for each block of 64 weights, and 3 % slack on them. They know no logs and buffers of ours,
+    which `triton` adds: see the next test."""
     blocks = 3_229_614_080 / 64 if quant == "nf4" else 0
     more = blocks * (4 - 1 - 4 / 256)
     for ctx, total, gb in zip(CONTEXTS, totals.split(), moved.split(), strict=True):
         estimate = of(quant, ctx=ctx, kv_dtype=kv_dtype)
         assert (estimate.total - 1.03 * more) / GIB == pytest.approx(float(total), abs=0.01)
         assert (estimate.decode_bytes - more) / 1e9 == pytest.approx(float(gb), abs=0.01)
+
+
+@pytest.mark.parametrize("quant", ["bf16", "int8", "int4"])
+def test_what_the_kernels_of_a_gpu_add_to_the_known_totals(quant):
+    """Two logs of 8 tokens in 24 layers; buffers with partial sums of 64 spans of the keys."""
+    plain, ours = (of(quant, triton=triton) for triton in (False, True))
+    log, buffers = 24 * 2 * 8 * (2 * 8_192 + 4 * (2_048 + 4_096 + 32)), 19_753_924
+    assert (part(ours, "replay_log"), part(ours, "decode_buffers")) == (log, buffers)
+    assert ours.total - plain.total == log + buffers
+    assert ours.kv_per_token == plain.kv_per_token
+    drafting = of(quant, triton=True, drafts=2)
+    assert part(drafting, "replay_log") == log
+    assert buffers - part(drafting, "decode_buffers") == sizes.draw_bytes(FOUR.text) == 274_528
+
+
+@pytest.mark.parametrize(
+    ("quant", "kv_dtype", "chunk", "mib"),
+    [
+        ("int4", "bf16", 512, 56),
+        ("int4", "bf16", 2_048, 224),
+        ("int4", "bf16", 64, 32 + 2.875),  # a tile, beside gate and up
+        ("bf16", "bf16", 64, 7),
+        ("int4", "int8", 512, 128 + 35),  # keys and values of 16,384 tokens, twice
+        ("bf16", "int8", 2_048, 128 + 140),
+        ("nf4", "bf16", 512, 160 + 23),
+    ],
+)
+def test_activations_of_a_chunk_on_a_gpu(quant, kv_dtype, chunk, mib):
+    found = of(quant, kv_dtype=kv_dtype, chunk=chunk, triton=True)
+    assert part(found, "activations") == mib * MIB
+    assert part(found.changed(triton=False), "activations") == chunk * 112 * 1_024
+
+
+def test_what_is_widened_at_once_is_what_the_kernels_widen():
+    from qwen35cli.kernels.triton import attention, linear
+
+    assert (estimate.TILE_BYTES, estimate.NF4_WEIGHTS) == (linear.TILE_BYTES, linear.BLOCK_WEIGHTS)
+    assert estimate.KEY_BLOCK == attention.BLOCK
 
 
 def test_the_largest_context_fits_and_a_larger_one_does_not():
@@ -240,8 +280,8 @@ def test_the_largest_context_fits_and_a_larger_one_does_not():
 
 
 def test_estimated_parts_lie_within_their_range_and_exact_ones_have_none():
-    for device in ("cuda", "cpu"):
-        for each in of(patches=(1_024,), drafts=3, batch=2, device=device).parts:
+    for device, triton in (("cuda", False), ("cuda", True), ("cpu", False)):
+        for each in of(patches=(1_024,), drafts=3, batch=2, device=device, triton=triton).parts:
             assert each.low <= each.nbytes <= each.high
             assert each.exact == (each.low == each.high)
 
@@ -270,18 +310,22 @@ def test_the_log_is_as_long_as_the_cache_has_it():
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("drafts", [0, 2])
+@pytest.mark.parametrize("triton", [False, True])
 @pytest.mark.parametrize("kv_dtype", ["bf16", "int8"])
 @pytest.mark.parametrize("raw", RAW)
-def test_memory_is_what_the_caches_take(raw, kv_dtype, drafts, batch):
+def test_memory_is_what_the_caches_take(raw, kv_dtype, triton, drafts, batch):
     config = Config.from_dict(RAW[raw])
     drafts = drafts if config.text.mtp_num_hidden_layers else 0
     model = planned(raw, config, recipe("bf16"))
     for device in ("meta", "cpu"):
         with torch.device(device):
             built = Qwen35(config, select(CPU, "reference"))
-        cache = built.make_cache(700, load.KV_DTYPES[kv_dtype], batch, drafts=drafts > 0)
+        dtype = load.KV_DTYPES[kv_dtype]
+        cache = built.make_cache(700, dtype, batch, drafts=drafts > 0, undo=triton)
         place = {"meta": "cuda", "cpu": "cpu"}[device]  # of the activations: bf16 or float32
-        setting = Setting(ctx=700, kv_dtype=kv_dtype, drafts=drafts, batch=batch, device=place)
+        setting = Setting(
+            ctx=700, kv_dtype=kv_dtype, drafts=drafts, batch=batch, device=place, triton=triton
+        )
         assert sum(each.nbytes for each in Estimate(model, setting).memory) == cache.nbytes()
 
 
@@ -333,6 +377,87 @@ def test_other_groups_take_what_was_estimated(quant, group, tmp_path):
     for model in (opened.estimate.model, stored.model("demo", quant, group, None)):
         estimate = Estimate(model, opened.estimate.setting)
         assert sum(each.nbytes for each in (*estimate.weights, *estimate.memory)) == expected
+
+
+WHOLE = {"vocab": 2_048, "hidden_size": 128, "intermediate_size": 256}  # tiles
+TAKEN = {
+    "demo": None,
+    "narrow": tiny_config(**WHOLE, linear_value_head_dim=32),
+    # Several programs for a delta head, a query head for each of keys, and a head of its own.
+    "wide": tiny_config(tied=False, **WHOLE, linear_value_head_dim=64, num_key_value_heads=4),
+}
+LEFT = {  # what the steps do not take is decoded op by op, with the logs alone
+    "heads of 48": tiny_config(**WHOLE),
+    "half a tile": tiny_config(intermediate_size=256, linear_value_head_dim=64),
+    "three taps": tiny_config(**WHOLE, linear_value_head_dim=32, linear_conv_kernel_dim=3),
+}
+
+
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_decode_buffers_of_every_size_on_a_card_of_132_sms(name):
+    """On the meta device; from 4,096 tokens of context on it takes all that is counted."""
+    from qwen35cli.engine.graph import RING, UNIFORMS, Stepper
+    from qwen35cli.kernels.triton.attend_step import RESIDENT, TUNING, room_of
+
+    config, meta = SIBLINGS[name], torch.device("meta")
+    text, V = config.text, config.text.vocab_size
+    with meta:
+        model = Qwen35(config, select(CPU, "triton"))
+    step = model.token_step(cache := model.make_cache(4_096, undo=True))
+    least = min(tuning.least for tuning in TUNING.values())
+    splits = min(RESIDENT * 132 // text.num_key_value_heads, 1 + 4_096 // least)
+    heads = text.num_attention_heads, text.num_key_value_heads
+    step.attend_room = room_of(meta, *heads, text.head_dim, FEW, splits)
+    drawing = model.kernels.draws(meta, V, V - 100, UNIFORMS, RING)
+    found = [*Stepper(model, cache, step).tensors(), *drawing.tensors()]
+    expected = part(
+        Estimate(planned(name, config, recipe("bf16")), Setting(ctx=4_096, triton=True)),
+        "decode_buffers",
+    )
+    assert sum(tensor.nbytes for tensor in found) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "quant", "drafts"),
+    [
+        *((name, quant, 0) for name in TAKEN for quant in ("bf16", "int8", "int4")),
+        *(("demo", quant, 2) for quant in ("bf16", "int8", "int4", "nf4")),
+        *(("wide", quant, 0) for quant in ("nf4", "mixed")),
+        *((name, "bf16", 0) for name in LEFT),
+    ],
+)
+def test_decode_buffers_are_what_the_steps_allocate(name, quant, drafts, tmp_path):
+    """In the interpreter, where nothing is launched; on a card attention has more programs."""
+    from qwen35cli.app import quantize
+
+    source = load.resolve("demo")
+    if name != "demo":
+        folder = write_tiny_checkpoint(tmp_path / "tiny", (TAKEN | LEFT)[name])
+        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            (folder / file).write_bytes((source.folder / file).read_bytes())
+        source = load.resolve(str(folder))
+    if quant != "bf16":
+        plan = recipe("int4" if quant == "mixed" else quant)
+        if quant == "mixed":
+            plan = replace(plan, rules=(("*.mlp.up_proj.weight", Scheme("int8")), *plan.rules))
+        [*quantize.run(quantize.job(source, plan, tmp_path / "weights"))]
+        source = load.resolve(str(tmp_path / "weights"))
+    options = load.LoadOptions(
+        model=str(source.folder), device="cpu", kernels="triton", ctx=640, mtp=drafts or "off"
+    )
+    opened = load.open_model(options)
+    runner = load.load(opened).runner
+    estimate = opened.estimate
+    expected = runner.cache.nbytes() + part_or_none(estimate, "draft_head")
+    taken = name in TAKEN and quant not in ("nf4", "mixed")
+    assert estimate.model.has_steps == (runner.stepper is not None) == taken
+    if taken:
+        if not drafts:
+            runner.ahead(Sampler(Sampling(temperature=0), opened.tokenizer.vocab_size))
+        expected += sum(tensor.nbytes for tensor in runner.stepper.tensors())
+        text, splits = opened.checkpoint.config.text, runner.stepper._step.attend_room.splits
+        expected += sizes.step_bytes(text) - sizes.step_bytes(text, splits)
+    assert sum(each.nbytes for each in estimate.memory) == expected
 
 
 def part_or_none(estimate, name):

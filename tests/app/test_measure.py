@@ -15,7 +15,11 @@ from tests.tiny import tiny_config
 
 def test_the_parts_add_up_to_the_total_on_both_sides():
     config = Config.from_dict(tiny_config())
-    for setting in (Setting(ctx=512, drafts=2), Setting(ctx=512, patches=(64,), device="cpu")):
+    for setting in (
+        Setting(ctx=512, drafts=2),
+        Setting(ctx=512, triton=True),
+        Setting(ctx=512, patches=(64,), device="cpu"),
+    ):
         needs = Estimate(planned("tiny", config, recipe("bf16")), setting)
         *parts, total = measure._lines(needs, (5, 4, 3, 2, 1))
         assert total.name == "total"

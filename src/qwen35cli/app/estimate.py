@@ -27,6 +27,12 @@ DELTA_CHANNEL, MLP_CHANNEL = 7.0, 28 / 3
 PATCH_BYTES = 34 * 1_024  # of a picture's patch in a tower of PATCH_WIDTH channels, bf16
 PATCH_WIDTH = 1_024
 PIXEL_BYTES = 6 * 1_024  # of its float32 pixels
+# Beside them, where Triton's kernels read a prompt. Of quantized weights: rows that are widened at
+# once (`linear.py`); nf4 in plain torch, at some 40 bytes a weight. Of keys and values in 8 bits: a
+# block of each (`attention.py`), and the one before, which is still there.
+TILE_BYTES = 32 * MIB
+NF4_WEIGHTS, NF4_BYTES = 1 << 22, 40
+KEY_BLOCK = 16_384
 LOGIT_COPIES = 2.5  # a row of float32 logits, with what sampling makes of it
 BAND = (0.5, 2.0)  # activations lie within so much of the estimate
 
@@ -76,6 +82,40 @@ class Model:
     weights: Mapping[str, Held]  # by checkpoint name
     from_bf16: bool = True  # so that it can be had in another format too
 
+    @cached_property
+    def has_steps(self) -> bool:
+        """Whether `kernels/triton/step.py` takes it: one format a launch, whole tiles, no nf4."""
+        text = self.config.text
+        for width in (text.head_dim, text.linear_key_head_dim, text.linear_value_head_dim):
+            if width & (width - 1):
+                return False
+        shapes = {theirs(name): shape for name, shape in sizes.parameters(self.config).items()}
+        launches: dict[str, Scheme] = {}
+        for name, tensor in self.weights.items():
+            scheme, part = tensor.scheme, class_of(name)
+            if part in ("vision", "mtp"):
+                continue
+            if part == "small":
+                if scheme.kind != "keep":
+                    return False
+                continue
+            N, K = shapes[name]
+            looked_up = part == "embedding" and not self.config.tie_word_embeddings
+            if scheme.kind == "nf4" or K % 128 or (N % 16 and not looked_up):
+                return False
+            launch, _, matrix = name.removesuffix(".weight").rpartition(".")
+            if matrix in ("out_proj", "o_proj", "down_proj"):  # each has a launch of its own
+                launch = name
+            if launches.setdefault(launch, scheme) != scheme:
+                return False
+        return text.linear_conv_kernel_dim == 4
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of all matrices of the text."""
+        text = (n for n in self.weights if class_of(n) not in ("vision", "mtp"))
+        return frozenset(self.weights[name].scheme.kind for name in text)
+
     def without_vision(self) -> "Model":
         """The same with the tower left in its file."""
         config = replace(self.config, vision=None)
@@ -113,6 +153,7 @@ class Setting:
     patches: tuple[int, ...] = ()  # of each picture
     drafts: int = 0  # looked ahead in a round; 0: the MTP layer stays in its file
     device: Device = "cuda"
+    triton: bool = False  # a GPU's own kernels, which keep logs and work in memory of theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +247,7 @@ class Estimate:
 
     @cached_property
     def memory(self) -> tuple[Part, ...]:
-        """Keys, values and states: exact."""
+        """Keys, values, states, and what decode steps on a GPU work in: exact."""
         text, setting = self.model.config.text, self.setting
         number, batch = ACTIVATION[setting.device], setting.batch
         times = f", {batch} sequences" if batch > 1 else ""
@@ -230,20 +271,20 @@ class Estimate:
                 batch * sizes.conv_bytes(text, number),
             ),
         ]
-        if setting.drafts and text.mtp_num_hidden_layers:
-            parts += [
-                _exact(
-                    "mtp_kv_cache",
-                    f"KV cache of the MTP layer{times}",
-                    batch * setting.ctx * row * text.mtp_num_hidden_layers,
-                ),
-                _exact(
-                    "replay_log",
-                    f"log that drafts are taken back from{times}",
-                    batch * sizes.log_bytes(text, number),
-                ),
-                _exact("draft_head", "rows of the draft head", self._draft_head()),
-            ]
+        drafts = setting.drafts and text.mtp_num_hidden_layers
+        if drafts:
+            mtp = batch * setting.ctx * row * text.mtp_num_hidden_layers
+            parts.append(_exact("mtp_kv_cache", f"KV cache of the MTP layer{times}", mtp))
+        if drafts or setting.triton:
+            log = batch * sizes.log_bytes(text, number)
+            parts.append(_exact("replay_log", f"log that tokens are taken back from{times}", log))
+        if drafts:
+            parts.append(_exact("draft_head", "rows of the draft head", self._draft_head()))
+        if setting.triton and self.model.has_steps:
+            buffers = sizes.step_bytes(text)
+            if not drafts:  # whose tokens are chosen on the host
+                buffers += sizes.draw_bytes(text)
+            parts.append(_exact("decode_buffers", "decode buffers (132 SMs)", buffers))
         snapshot = sizes.state_bytes(text) + sizes.conv_bytes(text, number)
         label = f"turn snapshots: none kept ({size(snapshot)} each)"
         parts.append(_exact("turn_snapshots", label, 0))
@@ -261,16 +302,40 @@ class Estimate:
         rows = scheme.loaded_nbytes((sizes.USED, text.hidden_size))
         return rows - (16 if scheme.kind != "keep" else 0) + 8 * sizes.USED
 
+    def _activations(self) -> float:
+        """Bytes of a chunk of a prompt in the layer that takes the most of them."""
+        text, setting = self.model.config.text, self.setting
+        values = text.linear_num_value_heads * text.linear_value_head_dim
+        D, inner = text.hidden_size, text.intermediate_size
+        token = max(DELTA_CHANNEL * (text.conv_channels + 2 * values), MLP_CHANNEL * inner)
+        # This holds for Triton's DeltaNet by chunks too: of the 4B 75 of these 112 KiB a token are
+        # alive in it, 33 of them its scratch (`delta_chunk.py`), and 64 in the MLP.
+        found = setting.chunk * token * WIDTH[setting.device]
+        if not setting.triton or setting.device != "cuda":
+            return found
+        widened = 0
+        if self.model.kinds & {"int4", "int8"}:
+            widened = min(TILE_BYTES, 2 * text.vocab_size * D)
+        if "nf4" in self.model.kinds:
+            widened = max(widened, NF4_BYTES * min(NF4_WEIGHTS, inner * D))
+        # Residual, normed input, gate and up, beside the rows that are widened.
+        multiplying = setting.chunk * 4 * (D + inner) + widened
+        # The same two, projections, normed queries and a copy, outputs so far and of a block; then
+        # their product in float32 too: 70 and 94 KiB a token of the 4B. The blocks of widened keys
+        # count in full even where the context is shorter, so that nothing here depends on it.
+        queries = text.num_attention_heads * text.head_dim
+        keys = text.num_key_value_heads * text.head_dim
+        block = KEY_BLOCK * 2 * 2 * keys if setting.kv_dtype == "int8" else 0
+        widening = setting.chunk * (4 * D + 4 * keys + 14 * queries) + 2 * block
+        joining = setting.chunk * (4 * D + 4 * keys + 20 * queries) + block
+        return max(found, multiplying, widening, joining)
+
     def _estimated_parts(self, weights: int) -> list[Part]:
         text, vision, setting = self.model.config.text, self.model.config.vision, self.setting
         wide = WIDTH[setting.device]
         low, high = BAND
-        values = text.linear_num_value_heads * text.linear_value_head_dim
-        token = max(
-            DELTA_CHANNEL * (text.conv_channels + 2 * values), MLP_CHANNEL * text.intermediate_size
-        )
         parts = []
-        activations = setting.chunk * token * wide
+        activations = self._activations()
         parts.append(
             _estimated(
                 "activations",

@@ -124,7 +124,7 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     if asked is not None and options.ctx_is_round:
         asked = rounded_context(asked, checkpoint.config.text)
     limits = image_limits(checkpoint.config, source.folder, options.image_max_tokens)
-    estimate = needs(source.name, checkpoint, options, mtp, device, limits)
+    estimate = needs(source.name, checkpoint, options, mtp, device, kernels, limits)
     free = free_bytes(device)
     ctx = choose_context(asked, estimate, free, device.type)
     return Opened(
@@ -206,6 +206,7 @@ def needs(
     options: LoadOptions,
     mtp: Drafting,
     device: torch.device,
+    kernels: Kernels,
     limits: ImageLimits | None,
 ) -> Estimate:
     """What the checkpoint takes as it will run, the context left open.
@@ -225,6 +226,7 @@ def needs(
         device=place,
         chunk=CHUNK[place],
         patches=patches,
+        triton=kernels.draws is not None,
     )
     return Estimate(model, setting)
 

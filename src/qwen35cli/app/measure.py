@@ -17,7 +17,10 @@ from pathlib import Path
 import psutil
 import torch
 
+from qwen35cli.engine.ahead import run_ahead
+from qwen35cli.engine.graph import Ahead
 from qwen35cli.engine.runner import Prompt, Runner
+from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.errors import UsageError
 from qwen35cli.images.preprocess import Patches
 
@@ -171,6 +174,8 @@ def run(
     loaded = loading.load(opened, pictures=options.vision, drafts=setting.drafts > 0)
     runner = loaded.runner
     runner.chunk = setting.chunk
+    sampler = Sampler(Sampling(temperature=0), opened.tokenizer.vocab_size)
+    ahead = None if setting.drafts else runner.ahead(sampler)
     say("reading the weights …")
     with torch.inference_mode():
         _touch_weights(runner)
@@ -181,13 +186,15 @@ def run(
     say(f"reading {setting.chunk:,} tokens …")
     prompt = _prompt(runner, min(setting.chunk, max(room, 1)), largest)
     with meter.peak() as most:
-        _work(runner, prompt, setting.drafts)
+        _work(runner, prompt, setting.drafts, ahead, sampler)
     if device.type == "cuda":  # torch allocates weights and caches in one go there
         used, reserved = free - free_bytes(device), torch.cuda.memory_reserved()
         context = context_bytes()
         if context is None:
             context = needs_of(needs, "runtime")
         caches = runner.cache.nbytes()
+        if runner.stepper is not None:
+            caches += sum(tensor.nbytes for tensor in runner.stepper.tensors())
         found = (
             context + used - reserved,
             after_weights - caches - start,
@@ -280,8 +287,14 @@ def _prompt(runner: Runner, count: int, picture: Picture | None) -> Prompt:
     return Prompt(tuple(ids), (patches,))
 
 
-def _work(runner: Runner, prompt: Prompt, drafts: int) -> None:
-    """A prompt, and some steps behind it."""
+def _work(
+    runner: Runner, prompt: Prompt, drafts: int, ahead: Ahead | None, sampler: Sampler
+) -> None:
+    """A prompt, and some steps behind it: on the device, where it draws by itself."""
+    if ahead is not None:
+        for _ in run_ahead(runner, ahead, prompt, sampler, stop=frozenset(), max_tokens=STEPS):
+            pass
+        return
     for _ in runner.prefill(prompt):
         pass
     for _ in range(STEPS):

@@ -17,8 +17,9 @@ from qwen35cli.model.sizes import KVDtype
 from qwen35cli.quant.plan import Format, recipe
 
 from . import gpus
-from .estimate import FORMATS, GIB, KV_DTYPES, Estimate, Model, Setting, planned
+from .estimate import FORMATS, GIB, KV_DTYPES, Device, Estimate, Model, Setting, planned
 from .gpus import Gpu
+from .prefill import CHUNK
 
 if TYPE_CHECKING:
     from qwen35cli.images.resize import ImageLimits
@@ -46,7 +47,7 @@ class VramOptions:
     image_max_tokens: int | None = 2_048  # None: the model's own limit
     vision: bool = True
     drafts: int = 0
-    chunk: int = 512
+    chunk: int | None = None  # None: as `ask` reads a prompt on that device
     batch: int = 1
     gpu: str | None = None  # a name, a size, `auto`, `cpu`; None: the one that is there, or none
     display: bool = False
@@ -115,14 +116,16 @@ def answer(options: VramOptions) -> list[Answer]:
         if limits is None:
             raise UsageError("there is no vision tower for the pictures", "leave out --images")
         pictures = tuple(cut(size, limits) for size in options.pictures)
+    device: Device = "cpu" if target is not None and target.name == CPU_NAME else "cuda"
     setting = Setting(
         ctx=0,
         kv_dtype=options.kv_dtype,
         batch=options.batch,
-        chunk=options.chunk,
+        chunk=options.chunk or CHUNK[device],
         patches=tuple(picture.patches for picture in pictures),
         drafts=options.drafts,
-        device="cpu" if target is not None and target.name == CPU_NAME else "cuda",
+        device=device,
+        triton=device == "cuda",
     )
     if options.display and target is not None:
         target = replace(target, usable=max(target.usable - DISPLAY_BYTES, 0))

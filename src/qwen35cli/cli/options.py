@@ -455,9 +455,16 @@ class VramFlags(Group):
     ] = None
     image_max_tokens: ImageMaxTokens = 2048
     chunk: Annotated[
-        int,
-        flag("Model", "Tokens of a prompt read at once.", "--chunk", metavar="N", parser=tokens),
-    ] = 512
+        int | None,
+        flag(
+            "Model",
+            "Tokens of a prompt read at once.",
+            "--chunk",
+            metavar="N",
+            parser=tokens,
+            default="2048; 512 on a CPU",
+        ),
+    ] = None
     batch: Annotated[
         int,
         typer.Option(

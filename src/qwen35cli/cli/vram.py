@@ -88,7 +88,7 @@ def options(model: str, flags: VramFlags) -> "VramOptions":
     from qwen35cli.app.vram import VramOptions, longest
 
     contexts = [count for counts in flags.ctx or () for count in counts]
-    for name, count in (*(("--ctx", ctx) for ctx in contexts), ("--chunk", flags.chunk)):
+    for name, count in (*(("--ctx", ctx) for ctx in contexts), ("--chunk", flags.chunk or 0)):
         if count > MOST:
             raise UsageError(f"{name} {count:,} is more than {MOST:,} tokens", f"{name} 262144")
     group = flags.group

@@ -11,7 +11,7 @@ from .config import Config, LayerType, TextConfig, VisionConfig
 Shape = tuple[int, ...]
 KVDtype = Literal["bf16", "int8"]
 
-LOGS, LOGGED = 2, 8  # logs that a delta layer keeps where it drafts, and tokens in each
+LOGS, LOGGED = 2, 8  # logs of a delta layer whose tokens can be taken back; tokens of a step
 COMMON = 65_536  # ids from the start of the vocabulary that drafts are picked from
 USED = 4_096  # ids of the conversation that join them, at most
 FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # all else is bf16
@@ -60,11 +60,60 @@ def conv_bytes(text: TextConfig, activation: int) -> int:
 
 
 def log_bytes(text: TextConfig, activation: int) -> int:
-    """Bytes of the logs from which drafted tokens are taken back."""
+    """Bytes of the logs from which the last tokens are taken back."""
     keys = text.linear_num_key_heads * text.linear_key_head_dim
     values = text.linear_num_value_heads * text.linear_value_head_dim
     token = text.conv_channels * activation + 4 * (keys + values + text.linear_num_value_heads)
     return delta_layers(text) * LOGS * LOGGED * token
+
+
+# -- what decode steps on a GPU work in (`kernels/triton/`): once for a model --------------------
+
+TILE, PIECES = 16, 12  # channels of a tile; programs at most that share its inputs
+
+
+def step_bytes(text: TextConfig, splits: int | None = None) -> int:
+    """Bytes that the launches of a step pass on to each other.
+
+    Args:
+        splits: programs that share the keys of a head in attention; None: the most there are.
+    """
+    D, C, H = text.hidden_size, text.conv_channels, text.linear_num_value_heads
+    V = text.linear_value_head_dim
+    queries = text.num_attention_heads * text.head_dim
+    keys = text.num_key_value_heads * text.head_dim
+    tiles = D // TILE
+    shares = 1 if V <= 2 * TILE else V // TILE  # of a delta head's output
+    stream = 4 * D + 2 * D + 4 * tiles  # the residual, times the next norm's factor, its squares
+    float32 = text.rotary.dim + C + 2 * H + H * shares + text.vocab_size
+    bf16 = 2 * H * V + (2 * queries + 2 * keys) + queries + text.intermediate_size
+    pieces = 4 * tiles * (PIECES * TILE * LOGGED + 1)
+    numbers = 8 * LOGGED + 4 * 5  # ids of a step, and where it stands
+    token = 2 * stream + 4 * float32 + 2 * bf16
+    return LOGGED * token + pieces + numbers + _attend_bytes(text, splits)
+
+
+def _attend_bytes(text: TextConfig, splits: int | None) -> int:
+    """Of the softmaxes over a part of the keys each, which are then merged by groups."""
+    KV, Dh = text.num_key_value_heads, text.head_dim
+    rows = 1 << (text.num_attention_heads // KV * LOGGED - 1).bit_length()
+    group = 16 if rows <= 8 else 8
+    # A card has as many programs as its SMs hold, and a short context needs fewer. An H100 or H200
+    # with 132 SMs reaches the most with every Qwen3.5, from 4,096 tokens of context on. A card with
+    # fewer takes less: of the 4B at most 9 MiB.
+    splits = group * group if splits is None else splits
+    groups = -(-splits // group)
+    return 4 * KV * ((splits + groups) * rows * (Dh + 2) + groups + 1)
+
+
+def draw_bytes(text: TextConfig) -> int:
+    """Bytes of what the next token is drawn with: `triton/sample.py`, `engine/graph.py`."""
+    candidates = 8 * (128 + 1_024 + 64) + 4 * 2
+    options, uniforms, drawn = 6, 4_096, 16
+    return candidates + 4 * (options + uniforms + drawn) + text.vocab_size  # which ids were seen
+
+
+# -- shapes ----------------------------------------------------------------------------------------
 
 
 def delta_layers(text: TextConfig) -> int:
