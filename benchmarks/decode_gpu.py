@@ -364,7 +364,8 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
     claims: Path = options.compile
 
     def run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        key = repr((self.fn.__module__, self.fn.__name__, [_kind(each) for each in args], kwargs))
+        named = {name: _kind(v) if isinstance(v, Tensor) else v for name, v in kwargs.items()}
+        key = repr((self.fn.__module__, self.fn.__name__, [_kind(each) for each in args], named))
         try:
             claim = claims / f"{self.fn.__name__}-{zlib.crc32(key.encode()):08x}"
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
@@ -387,8 +388,10 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
         shapes.append((_few_layers(raw), ["int4", "int8", "bf16"], True))
     for raw, formats, long in shapes:
         for format in formats:
-            with suppress(Exception):  # the part that needs it will say why
+            try:
                 _launch_everything(raw, format, device, long)
+            except Exception:  # the part that needs it will fail there too
+                traceback.print_exc()
 
 
 def _few_layers(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -560,7 +563,8 @@ def _of_runner(
     if "graph" in report.only and kv == "bf16":
         set_length(runner, work.contexts[0])
         with report.section("graph"):
-            found["graph"] = graph_of_a_token(device, runner)
+            found["graph"] = {}
+            graph_of_a_token(device, runner, found["graph"])
     if "kernels" in report.only:
         set_length(runner, work.contexts[0])
         runner.step(1)
@@ -668,25 +672,24 @@ def decode(work: Work, device: torch.device, runner: Runner, context: int) -> di
 
 # -- the graph of a token -------------------------------------------------------------------------
 
+APART_US: Final = 1_000.0  # between replays that are profiled
 NODE_TYPES: Final = {0: "kernel", 1: "memcpy", 2: "memset", 3: "host", 4: "graph", 5: "empty"}
 
 
-def graph_of_a_token(device: torch.device, runner: Runner) -> dict[str, Any]:
+def graph_of_a_token(device: torch.device, runner: Runner, found: dict[str, Any]) -> None:
     stepper = runner.stepper
     assert stepper is not None
-    sampler = Sampler(GREEDY, runner.model.config.text.vocab_size)
-    ahead = runner.ahead(sampler)
-    assert ahead is not None
+    ahead = runner.ahead(Sampler(GREEDY, runner.model.config.text.vocab_size))
+    assert ahead is not None, "the device draws no tokens"
 
     def token() -> None:
         logits = stepper._step(stepper.control, 1)
         ahead.drawing(logits[0], stepper.control, 1)
         ahead._host.copy_(ahead.drawing.ring, non_blocking=True)
 
-    found: dict[str, Any] = {}
+    found["step_launches"] = len(recorded(runner))  # of the step alone, as the host counts
     if device.type != "cuda":
-        calls = recorded(runner)
-        return {"note": "no GPU", "step_launches": len(calls)}
+        return
     stepper.place()
     try:
         found["nodes"] = count_nodes(token)
@@ -694,15 +697,15 @@ def graph_of_a_token(device: torch.device, runner: Runner) -> dict[str, Any]:
         found["counted_by"] = "the nodes of the captured graph"
     except Exception as error:
         found["nodes_failed"] = f"{type(error).__name__}: {error}"
-    stepper.place()
+        found["launches"] = found["step_launches"] + 2
+        found["counted_by"] = "the launches of a step, and the two of a draw"
     try:
         found |= profiled(ahead._run)
-        if "launches" not in found:
-            found["launches"] = found["profiled_kernels"]
-            found["counted_by"] = "torch.profiler over a replay"
     finally:
         stepper.place()
-    return found
+    if "nodes_failed" in found:
+        found["launches"] = found["profiled_kernels"]
+        found["counted_by"] = "torch.profiler over a replay"
 
 
 def count_nodes(run: Callable[[], object]) -> dict[str, int]:
@@ -739,24 +742,39 @@ def profiled(replay: Callable[[], object], times: int = 6) -> dict[str, Any]:
         for _ in range(times):
             replay()
             torch.cuda.synchronize()
-    events = sorted(_device_events(profiler))
-    if not events or len(events) % times:
-        raise RuntimeError(f"{len(events)} events of the device in {times} replays")
-    each = len(events) // times
-    chunks = [events[i * each : (i + 1) * each] for i in range(1, times)]
+            time.sleep(2 * APART_US / 1e6)
+    return of_events(sorted(_device_events(profiler)))
+
+
+Event = tuple[float, float, str]  # begin, end in microseconds, name
+
+
+def of_events(events: Sequence[Event]) -> dict[str, Any]:
+    """What they tell of a replay; replays lie `APART_US` apart, and the first does not count."""
+    chunks: list[list[Event]] = []
+    end = -math.inf
+    for event in events:
+        if event[0] - end > APART_US:
+            chunks.append([])
+        chunks[-1].append(event)
+        end = max(end, event[1])
+    chunks = chunks[1:]
+    if not chunks:
+        raise RuntimeError(f"the profiler saw {len(events)} events of the device, in one replay")
+    usual = statistics.mode(len(chunk) for chunk in chunks)
+    chunks = [chunk for chunk in chunks if len(chunk) == usual]
     spans, covered, summed = [], [], []
     by_name: dict[str, list[float]] = {}
     for chunk in chunks:
-        end = busy = 0.0
-        for start, stop, _ in chunk:
-            busy += max(0.0, stop - max(start, end))
-            end = max(end, stop)
-        spans.append(end - chunk[0][0])
-        covered.append(busy)
-        summed.append(sum(stop - start for start, stop, _ in chunk))
+        end, busy = -math.inf, 0.0
         totals: dict[str, float] = {}
         for start, stop, name in chunk:
+            busy += max(0.0, stop - max(start, end))
+            end = max(end, stop)
             totals[name] = totals.get(name, 0.0) + stop - start
+        spans.append(end - chunk[0][0])
+        covered.append(busy)
+        summed.append(sum(totals.values()))
         for name, total in totals.items():
             by_name.setdefault(name, []).append(total)
     names = [name for _, _, name in chunks[0]]
@@ -773,7 +791,7 @@ def profiled(replay: Callable[[], object], times: int = 6) -> dict[str, Any]:
     }
 
 
-def _device_events(profiler: Any) -> Iterator[tuple[float, float, str]]:
+def _device_events(profiler: Any) -> Iterator[Event]:
     """Begin and end in microseconds, and name, of what ran on the device."""
     try:
         events = profiler.profiler.kineto_results.events()
@@ -1378,7 +1396,7 @@ def _show_graph(graph: Mapping[str, Any] | None) -> None:
     if not graph:
         return
     nodes, launches = graph.get("nodes", graph.get("nodes_failed")), graph.get("launches")
-    print(f"graph: {launches} kernels; nodes {nodes}")
+    print(f"graph: {launches} kernels, {graph.get('step_launches')} of the step; nodes {nodes}")
     if "gaps_us" in graph:
         print(
             f"profiled: {_median(graph['profiled_us'], '.0f')} us, kernels add up to "
