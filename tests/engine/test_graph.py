@@ -231,3 +231,17 @@ def test_a_cache_that_cannot_be_undone_has_no_log():
     ]
     assert all(layer.logs is not None for layer in caches)
     assert model.make_cache(10, undo=True).mtp is None
+
+
+def test_steps_made_ahead_of_the_first_question_serve_it(runners):
+    """As before a chat begins, in inference mode; the questions come outside of it."""
+    sampler = Sampler(GREEDY, 512)
+    ours, plain = runners()
+    with torch.inference_mode():
+        ours.stepper.prepare(1)
+        made = ours.ahead(sampler)
+    prompt = Prompt(tuple(range(20, 30)))
+    options = {"stop": frozenset(), "max_tokens": 4}
+    found = tokens(run_ahead(ours, ours.ahead(sampler), prompt, sampler, **options))
+    assert ours.ahead(sampler) is made
+    assert found == tokens(generate(plain, prompt, Sampler(GREEDY, 512), **options))

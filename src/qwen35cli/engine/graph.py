@@ -84,8 +84,9 @@ class Stepper:
             return None
         if self._ahead is None:
             rows = self.model.config.text.vocab_size
-            drawing = make(self.device, rows, sampler.vocab_size, UNIFORMS, RING)
-            self._ahead = Ahead(self, drawing, self._step)
+            with torch.inference_mode(False):  # what is made here is written outside of that
+                drawing = make(self.device, rows, sampler.vocab_size, UNIFORMS, RING)
+                self._ahead = Ahead(self, drawing, self._step)
         return self._ahead if self._ahead.drawing.serves(sampler.sampling) else None
 
     def place(self) -> None:
