@@ -166,7 +166,7 @@ def test_rows_without_magnitude_have_codes_of_zero(poisoned):
 @pytest.mark.parametrize("kind", KINDS[:2], ids=str)
 def test_a_step_at_the_shapes_of_4b_agrees_with_reference(kind, start, T):
     torch.manual_seed(T)
-    layer = Layer(16, 4, 256, 32, start + 24, kind, start)
+    layer = Layer(16, 4, 256, 32, start + 32, kind, start)
     room = attend_room(DEVICE, 16, 4, 256, 8, 262_144)
     check(layer, room, (T, 1, T))
     before = layer.copy(), layer.step(T)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import FEW, Int4, Int8, Weight
 
-from .tiles import TILE, both, is_tiled, norm_squares, reciprocal, tileable, tiles_product, wait
+from .tiles import TILE, is_tiled, norm_squares, reciprocal, tileable, tiles_product, wait
 
 # Two bfloat16 in an int32 each: 128, -128, -136. The kernels want them as arguments: see `tiles`.
 MAGIC: Final = (0x4300_4300, -1_023_360_256, -1_022_835_960)
@@ -353,12 +353,8 @@ def _project(
             K, BITS, GROUP, TILES, T, S, AHEAD, PDL, 1, NORMED, 0, 1, 1,
         )  # fmt: skip
         factor = reciprocal(squares, eps, K, T)[None, :]
-        if TILES == 2:
-            first, second = both(first, second)
-        else:
-            first = tl.sum(first, axis=0)
         for i in tl.static_range(TILES):
-            y = (first if i == 0 else second) * factor
+            y = tl.sum(first if i == 0 else second, axis=0) * factor
             if CONVOLVE:
                 if tile < FIRST:
                     _convolve(
@@ -489,9 +485,8 @@ def _swiglu(
         K, BITS, GROUP, 2, T, S, AHEAD, PDL, 1, NORMED, 0, 1, 1,
     )  # fmt: skip
     factor = reciprocal(squares, eps, K, T)[None, :]
-    gate, up = both(gate, up)
-    gate *= factor
-    up *= factor
+    gate = tl.sum(gate, axis=0) * factor
+    up = tl.sum(up, axis=0) * factor
     _store(gate * tl.sigmoid(gate) * up, tile, out_ptr, N, T)
 
 
@@ -518,12 +513,8 @@ def _add(
         K, BITS, GROUP, TILES, T, S, AHEAD, PDL, SPLIT, 0, HEADS, WIDTH, PARTS,
     )  # fmt: skip
     tokens = tl.arange(0, 8)[None, :]
-    if TILES == 2:
-        first, second = both(first, second)
-    else:
-        first = tl.sum(first, axis=0)
     for i in tl.static_range(TILES):
-        y = first if i == 0 else second
+        y = tl.sum(first if i == 0 else second, axis=0)
         if SPLIT == 1:
             _finish(
                 y, residual if i == 0 else other, tile + i,

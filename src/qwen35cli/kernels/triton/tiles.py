@@ -171,12 +171,6 @@ def norm_squares(norm_ptr, K: tl.constexpr, T: tl.constexpr, NORMED: tl.constexp
 
 
 @triton.jit
-def both(first, second):
-    """The sums over the warps of two products, in one exchange: two of (16, 8)."""
-    return tl.split(tl.sum(tl.join(first, second), axis=0))
-
-
-@triton.jit
 def reciprocal(squares, eps, K: tl.constexpr, T: tl.constexpr):
     """One over the root mean square of each token: (8,) float32."""
     tokens = tl.arange(0, 8)
