@@ -78,8 +78,7 @@ def place_name(device: torch.device) -> str:
 
     major, minor = torch.cuda.get_device_capability(device)
     name = re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name(device)).strip("-")
-    driver = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
-    versions = f"cuda{torch.version.cuda}-driver{driver}-triton{triton.__version__}"
+    versions = f"cuda{torch.version.cuda}-triton{triton.__version__}"
     return f"sm_{major}{minor}-{name}-{versions}"
 
 
