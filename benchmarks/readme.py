@@ -87,6 +87,36 @@ def cells(ours: dict[str, float]) -> dict[str, str]:
     }
 
 
+def gpu(result: dict[str, Any]) -> str:
+    """The recipes side by side on one card, from `benchmarks.decode --device cuda`."""
+    found = result["formats"]
+    lines = [f"| | {' | '.join(found)} |", "|---|" + "---:|" * len(found)]
+
+    def add(label: str, values: list[str]) -> None:
+        lines.append(f"| {label} | {' | '.join(values)} |")
+
+    for kv in ("bf16", "int8"):
+        for context in next(iter(found.values()))["decode"][kv]:
+            speeds = [
+                each["decode"][kv][context]["spoken_tps"]["median"] for each in found.values()
+            ]
+            add(f"{int(context):,} tokens, {kv} KV", [f"{speed:.0f}" for speed in speeds])
+    chunk = max(map(int, next(iter(found.values()))["prefill"]))
+    for prompt in next(iter(found.values()))["prefill"][str(chunk)]:
+        speeds = [each["prefill"][str(chunk)][prompt]["median"] for each in found.values()]
+        add(f"prefill of {int(prompt):,} tokens", [f"{speed:,.0f}" for speed in speeds])
+    add("launches a token", [f"{each['graph']['launches']}" for each in found.values()])
+    peers, bandwidth = result["peers"], result["bandwidth"]
+    plain, nf4 = (peers[name]["tps"]["median"] for name in ("transformers", "nf4"))
+    return "\n".join(lines) + (
+        f"\n\n{result['device']['name']}, torch {result['device']['torch']}, Triton "
+        f"{result['device']['triton']}, commit {result['commit']}; a copy moves "
+        f"{bandwidth['copy_tb_s']['median']:.2f} TB/s; tokens/s, medians. In the same run "
+        f"`transformers` {peers['transformers']['version']} decodes {plain:.1f} tokens/s in bf16 "
+        f"and {nf4:.1f} with nf4 of bitsandbytes {peers['nf4']['version']}."
+    )
+
+
 def start(result: dict[str, Any]) -> str:
     """From the shell to the first token, from `benchmarks.start`."""
     return (
@@ -168,6 +198,7 @@ TABLES: dict[str, tuple[Any, ...]] = {
         "decode-int8.json",
         "decode-nf4.json",
     ),
+    "gpu": (gpu, "decode-gpu.json"),
     "start": (start, "start-int4.json"),
     "drafts": (drafts, "speculate-int4.json", "speculate-demo.json"),
     "memory": (memory, "memory-cpu.json"),
