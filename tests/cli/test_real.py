@@ -41,8 +41,8 @@ def test_drafts_change_the_report_and_not_the_answer(ask):
         assert set(mtp) == {"mode", "rounds", "tokens_per_round", "acceptance", "round_cost"}
         assert len(mtp["rounds"]) == len(mtp["round_cost"]) == 5
         made = sum(mtp["rounds"]) * mtp["tokens_per_round"]
-        # The first token comes of the prompt. Two may be none of the answer's: one at its start that
-        # completes no character yet, and the one that ends it.
+        # The first token comes of the prompt. Two may be none of the answer's: one at its start
+        # that completes no character yet, and the one that ends it.
         assert -1.1 < made - result["usage"]["completion"] < 1.1
     assert others[1]["mtp"]["rounds"][2:] == [0, 0, 0]
 
