@@ -204,6 +204,14 @@ def bitsandbytes():
     return bitsandbytes
 
 
+def widened(bitsandbytes, packed, state):
+    """What bitsandbytes makes of 4-bit codes, float32. As one row: with AVX-512 its version 0.50.2
+    lets a block end with a row, which is not how it writes them."""
+    shape, state.shape = state.shape, torch.Size((1, state.shape.numel()))
+    state.dtype = torch.float32
+    return bitsandbytes.functional.dequantize_4bit(packed, state).view(shape)
+
+
 @pytest.mark.parametrize("block", [32, 64])
 @pytest.mark.parametrize("shape", [(64, 96), (3, 1000), (6, 11)])
 def test_bitsandbytes_reads_what_we_wrote_as_we_do(bitsandbytes, shape, block):
@@ -214,8 +222,7 @@ def test_bitsandbytes_reads_what_we_wrote_as_we_do(bitsandbytes, shape, block):
         found["weight"], state, device=torch.device("cpu")
     )
     assert theirs.quant_state.blocksize == block and theirs.quant_state.nested
-    theirs.quant_state.dtype = torch.float32
-    expected = bitsandbytes.functional.dequantize_4bit(theirs.data, theirs.quant_state)
+    expected = widened(bitsandbytes, theirs.data, theirs.quant_state)
     torch.testing.assert_close(dequantize(found, scheme, shape), expected, rtol=1e-6, atol=1e-9)
 
 
@@ -225,8 +232,7 @@ def test_we_read_what_bitsandbytes_wrote(bitsandbytes):
         weight, blocksize=64, quant_type="nf4", compress_statistics=True
     )
     tensors = {f"weight.{name}": tensor for name, tensor in state.as_dict(packed=True).items()}
-    state.dtype = torch.float32
-    expected = bitsandbytes.functional.dequantize_4bit(packed, state)
+    expected = widened(bitsandbytes, packed, state)
     found = dequantize({"weight": packed} | tensors, Scheme("nf4", 64), (64, 96))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
