@@ -1,9 +1,13 @@
 """int4 in tiles: the same codes and scales elsewhere, as the kernels expect them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from qwen35cli.kernels import reference, select
 from qwen35cli.kernels.operands import Int4
+from qwen35cli.quant.leaves import Int4Linear
 from tests.kernels.test_linear import operand
 
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
@@ -69,3 +73,21 @@ def test_other_kinds_are_left_alone(kind):
     weight = operand(kind, 32, 256)
     assert tileable((32, 256))
     assert prepare(weight) is weight
+
+
+def test_a_leaf_holds_its_codes_once():
+    """What is laid out anew takes the place of what was loaded: no byte is held twice."""
+    kernels = replace(select(torch.device("cpu"), "reference"), prepare=prepare)
+    leaf = Int4Linear((32, 256), 32, kernels).to_empty(device="cpu")
+    packed, scale = reference.quantize_int4(torch.randn(32, 256), 32)
+    leaf.weight_packed.data, leaf.weight_scale.data = packed, scale
+    x = torch.randn(2, 256)
+    expected = leaf(x)
+    before = sum(parameter.nbytes for parameter in leaf.parameters())
+    leaf.prepare()
+    assert sum(parameter.nbytes for parameter in leaf.parameters()) == before
+    made = leaf.operand
+    assert is_tiled(made)
+    assert made.packed.data_ptr() == leaf.weight_packed.data_ptr() != packed.data_ptr()
+    assert made.scale.data_ptr() == leaf.weight_scale.data_ptr()
+    assert torch.equal(reference.linear(x, natural(made)), expected)

@@ -89,6 +89,13 @@ class Int4Linear(Quantized):
     def stored(self) -> Int4:
         return Int4(self.weight_packed, self.weight_scale, self.shape, self.group)
 
+    def prepare(self) -> None:
+        super().prepare()
+        operand = self._prepared
+        if isinstance(operand, Int4) and operand.packed.dtype == self.weight_packed.dtype:
+            # In another order: nothing reads that of the file any more, and its memory goes.
+            self.weight_packed.data, self.weight_scale.data = operand.packed, operand.scale
+
 
 class Int8Linear(Quantized):
     """Rows of 8-bit codes. `whole`: the file holds bf16, and the codes are made while loading."""
