@@ -78,7 +78,7 @@ def test_every_code_is_widened(kind):
         codes = torch.arange(16 * K).mul(7).remainder(16).int().view(16, K)
         scale = torch.randn(16, K // group).bfloat16()
         scale[:, :4] = torch.tensor([0.0, -(2.0**-126), -3e38 / 16, 2.0**100])
-        weight = Int4(reference._pack(codes, 4), scale, (16, K), group)
+        weight = Int4(reference.pack(codes, 4), scale, (16, K), group)
     check_rows(moved(weight), 0, 16)
 
 

@@ -162,7 +162,7 @@ def quantize_int4(w: Tensor, group: int) -> tuple[Tensor, Tensor]:
         error = torch.where(better, trial_error, error)
         scale = torch.where(better, stored, scale)
         codes = torch.where(better, q, codes)
-    packed = _pack(codes.view(R, -1)[:, :K].int() + 8, 4)
+    packed = pack(codes.view(R, -1)[:, :K].int() + 8, 4)
     return packed, scale.view(R, -1).bfloat16()
 
 
@@ -180,7 +180,7 @@ def quantize_int8(w: Tensor) -> tuple[Tensor, Tensor]:
     usable = scale.float() >= torch.finfo(torch.float32).tiny
     scale = torch.where(usable, scale, 1.0)
     codes = (w * (1 / scale.float())).clamp(-127, 127).round() * usable
-    return _pack(codes.int() + 128, 8), scale
+    return pack(codes.int() + 128, 8), scale
 
 
 def quantize_nf4(w: Tensor, block: int) -> tuple[Tensor, Tensor]:
@@ -231,7 +231,7 @@ def _unit_sized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x * unit, unit, back
 
 
-def _pack(codes: Tensor, bits: int) -> Tensor:
+def pack(codes: Tensor, bits: int) -> Tensor:
     """(R, K) int32 codes -> (R, ceil(K * bits / 32)) words; the value zero pads the last."""
     per_word = 32 // bits
     codes = F.pad(codes, (0, -codes.shape[1] % per_word), value=1 << (bits - 1))

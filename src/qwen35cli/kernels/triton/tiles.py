@@ -13,7 +13,8 @@ float32, and a token has the same bits however many are multiplied with it.
 int4 is laid out anew by `prepare`, in as many bytes: for tile i, block b of 128 inputs, half h, row
 r, lane c and v in 0 to 3, word [i, b, h, 4 r + c, v] holds of row 16 i + 8 h + r in its nibbles s
 and s + 4 the inputs 128 b + 32 s + 8 c + 4 (v & 1) + 2 (v >> 1) and the next. Scales stand as
-[i, b, group, row]. int8 and bf16 are read as they lie in the file.
+[i, b, pair of groups, row, group of the pair], those of groups of 128 as [i, b, 0, row, 0]. int8
+and bf16 are read as they lie in the file.
 """
 
 from typing import Final
@@ -35,7 +36,7 @@ def prepare(weight: Weight) -> Weight:
     N, K = weight.shape
     codes = reference.unpack(weight.packed, 4).view(N // TILE, 2, 8, K // BLOCK, 4, 4, 2, 2, 2)
     codes = codes.permute(0, 3, 1, 2, 5, 7, 6, 8, 4)  # tile block h r c v1 v0 klow s
-    packed = reference._pack(codes.reshape(-1, 8), 4)
+    packed = reference.pack(codes.reshape(-1, 8), 4)
     side = 1 if weight.group == BLOCK else 2  # groups in a word of scales
     scale = weight.scale.view(N // TILE, TILE, K // BLOCK, -1, side).permute(0, 2, 3, 1, 4)
     shape = (N // TILE, K // BLOCK, 2, 32, 4)
@@ -57,7 +58,7 @@ def natural(weight: Int4) -> Int4:
     codes = reference.unpack(weight.packed.view(-1, 1), 4)
     codes = codes.view(N // TILE, K // BLOCK, 2, 8, 4, 2, 2, 2, 4)
     codes = codes.permute(0, 2, 3, 1, 8, 4, 6, 5, 7)  # tile h r block s c v0 v1 klow
-    packed = reference._pack(codes.reshape(N, K), 4)
+    packed = reference.pack(codes.reshape(N, K), 4)
     scale = weight.scale.permute(0, 3, 1, 2, 4).reshape(N, K // weight.group)
     return Int4(packed, scale, weight.shape, weight.group)
 
