@@ -73,7 +73,7 @@ def keep_compiled(folder: Path, device: torch.device) -> None:
 
 
 def place_name(device: torch.device) -> str:
-    """Tells apart what is compiled by other versions, or for other cards and drivers."""
+    """Tells apart what is compiled by other versions, or for other cards."""
     import triton
 
     major, minor = torch.cuda.get_device_capability(device)
