@@ -14,6 +14,7 @@ PRODUCTS = (
     Product("add", "int4", 32, ((32, 256),)),
     Product("head", "int8", 0, ((32, 128),)),
 )
+BEFORE = {"default": {"add 4 32x256": [4, 2, 1, 2]}}
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def qwen35(capfdbinary, monkeypatch, tmp_path):
 
     def job(options):
         cpu = torch.device("cpu")
-        return tune.Job(cpu, "Some Card", "sm_90", PRODUCTS, options.cache, {})
+        return tune.Job(cpu, "Some Card", "sm_90", PRODUCTS, options.cache, BEFORE)
 
     monkeypatch.setattr(tune, "prepare", job)
     monkeypatch.setattr(tune, "run", lambda job: measured(job, time))

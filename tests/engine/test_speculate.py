@@ -13,6 +13,7 @@ from qwen35cli.engine.runner import Prefill, Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.engine.speculate import speculate
 from qwen35cli.kernels import reference, select
+from qwen35cli.kernels.cpu import linear
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.rotary import prompt_positions
 from tests.engine.test_runner import IMAGE, RAW, ids_of, prompt_with_pictures
@@ -26,8 +27,14 @@ DRAWN = Sampling(temperature=1.5, top_k=0, top_p=1.0, seed=11)
 
 @pytest.fixture(scope="module")
 def model():
-    """In bfloat16 and compiled, where tokens read at once get the bits of tokens read alone."""
-    return tiny_model(RAW, dtype=torch.bfloat16, kernels=select(torch.device("cpu"), "cpu"))
+    """In bfloat16 and compiled, where tokens read at once get the bits of tokens read alone.
+
+    So of a CPU without bf16 units: with them a prompt's roundings depend on how it is cut.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "bf16_units", lambda: False)
+        kernels = select(torch.device("cpu"), "cpu")
+    return tiny_model(RAW, dtype=torch.bfloat16, kernels=kernels)
 
 
 def runner(model, capacity=400, drafts=True, chunk=512):
