@@ -1,12 +1,11 @@
 """The launches of GPU kernels that `qwen35 tune` measured here: a small file of the user's."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from qwen35cli.checkpoint.strict_json import parse_object
+from qwen35cli.checkpoint.write import whole_file
 from qwen35cli.errors import ModelError, Qwen35Error
 from qwen35cli.kernels.tuned import Tuned, checked
 
@@ -45,19 +44,12 @@ def write(folder: Path, arch: str, launches: Mapping[str, list[int]], before: Tu
     path = folder / NAME
     table = {name: dict(known) for name, known in before.items()}
     table[arch] = table.get(arch, {}) | dict(launches)
-    partial = path.with_name(f"{NAME}.partial-{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(_text(table))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with whole_file(path) as file:
+            file.write(_text(table).encode())
     except OSError as error:
         raise Qwen35Error(f"could not write {path}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     return path
 
 

@@ -71,7 +71,7 @@ def write_shards(
 def write_tensors(path: Path, layout: Mapping[str, Tensor], fetch: Callable[[str], Tensor]) -> None:
     """Write one safetensors file, one tensor in memory at a time. See `write_shards`."""
     names = sorted(layout, key=lambda name: (-layout[name].itemsize, name))
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         file.write(header({name: layout[name] for name in names}))
         for name in names:
             tensor = fetch(name)
@@ -128,7 +128,7 @@ def streamed(path: Path, layout: Mapping[str, Tensor]) -> Iterator[TensorStream]
         path: the file that appears when the block ends, unless it ends with an error.
         layout: shape and dtype by name, in the order in which the tensors will come.
     """
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         stream = TensorStream(file, layout)
         yield stream
         stream.entry()  # raises where a tensor is missing
@@ -157,7 +157,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, as the whole file or not at all."""
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -175,7 +175,7 @@ def _split(state: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes its name when complete and on the disk."""
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:

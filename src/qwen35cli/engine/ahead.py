@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .generate import Finish, Step
+from .generate import Step, finish_of
 from .graph import Ahead
 from .runner import Prefill, Prompt, Runner
 from .sampling import Sampler
@@ -42,15 +42,10 @@ def run_ahead(
                 ahead.launch()
             token = ahead.token(produced)
             produced += 1
-            finish: Finish | None = None
-            if token in stop:
-                finish = "stop"
-            elif produced == max_tokens:
-                finish = "length"
-            elif read + produced - 1 == runner.capacity:
-                finish = "context"
+            full = read + produced - 1 == runner.capacity
+            finish = finish_of(token, produced, stop=stop, max_tokens=max_tokens, full=full)
             yield Step(token, finish)
             if finish is not None:
                 return
     finally:
-        runner.cut(max(read + produced - 1, read, runner.length - 1))
+        runner.cache.rollback(max(read + produced - 1, read, runner.length - 1))

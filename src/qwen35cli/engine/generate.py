@@ -19,6 +19,22 @@ class Step:
     finish: Finish | None
 
 
+def finish_of(
+    token: int, produced: int, *, stop: frozenset[int], max_tokens: int | None, full: bool
+) -> Finish | None:
+    """Why a token is the last, if it is.
+
+    Args:
+        produced: tokens so far, this one too.
+        full: no step has room to read it.
+    """
+    if token in stop:
+        return "stop"
+    if produced == max_tokens:
+        return "length"
+    return "context" if full else None
+
+
 class Decoder(Protocol):
     """What the loop needs of a `Runner`."""
 
@@ -61,13 +77,8 @@ def generate(
     while True:
         token = sampler.sample(logits)
         produced += 1
-        finish: Finish | None = None
-        if token in stop:
-            finish = "stop"
-        elif produced == max_tokens:
-            finish = "length"
-        elif decoder.length == decoder.capacity:
-            finish = "context"
+        full = decoder.length == decoder.capacity
+        finish = finish_of(token, produced, stop=stop, max_tokens=max_tokens, full=full)
         yield Step(token, finish)
         if finish is not None:
             return

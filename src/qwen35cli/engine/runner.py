@@ -200,10 +200,6 @@ class Runner:
         """Steps that draw on the device, as `sampler` would; None where there are none."""
         return None if self.stepper is None else self.stepper.ahead(sampler)
 
-    def cut(self, length: int) -> None:
-        """Forget every token past `length`, of the last step."""
-        self.cache.rollback(length)
-
     def _read(self, ids: list[int]) -> Tensor:
         """Append tokens; their logits, (T, V) float32."""
         device, start = self.model.device, self.length

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from .depth import Depth, Rounds
-from .generate import Decoder, Finish, Step, TokenSampler
+from .generate import Decoder, Finish, Step, TokenSampler, finish_of
 from .runner import Prefill, Prompt
 
 
@@ -51,14 +51,11 @@ def speculate(
     produced = 1
     token = sampler.sample(logits)
 
-    def finish_of(token: int, length: int) -> Finish | None:
-        if token in stop:
-            return "stop"
-        if produced == max_tokens:
-            return "length"
-        return "context" if length == decoder.capacity else None
+    def ends(token: int, length: int) -> Finish | None:
+        full = length == decoder.capacity
+        return finish_of(token, produced, stop=stop, max_tokens=max_tokens, full=full)
 
-    finish = finish_of(token, decoder.length)
+    finish = ends(token, decoder.length)
     yield Step(token, finish)
     while finish is None:
         length = decoder.length
@@ -76,7 +73,7 @@ def speculate(
                 seconds += time.perf_counter() - started
                 taken += 1
                 produced += 1
-                finish = finish_of(token, length + taken)
+                finish = ends(token, length + taken)
                 going_on = finish is None and token == draft
                 if going_on:
                     yield Step(token, None)

@@ -102,7 +102,8 @@ class Qwen35(nn.Module):
             for layer in self.language_model.layers:
                 assert isinstance(layer, Block)
                 mixer = layer.linear_attn
-                undo = undo or drafts
-                delta = mixer and mixer.make_cache(batch, self.activation_dtype, undo=undo)
+                delta = mixer and mixer.make_cache(
+                    batch, self.activation_dtype, undo=undo or drafts
+                )
                 layers.append(delta or keys())
             return Cache(layers, keys() if drafts and self.mtp is not None else None)

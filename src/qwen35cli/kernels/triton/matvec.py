@@ -38,6 +38,18 @@ class Launch:
     split: int = 1  # programs that share the inputs of a tile; the last of them adds up
     overlap: bool = False  # with the launch before, by programmatic dependent launch
 
+    @property
+    def options(self) -> dict[str, int]:
+        """What every kernel is told of it; tiles and split are not for all."""
+        return {
+            "S": self.warps,
+            "AHEAD": self.ahead,
+            "PDL": self.overlap,
+            "num_warps": self.warps,
+            "num_stages": 1,
+            "launch_pdl": self.overlap,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -201,13 +213,8 @@ def project(
         HEADS=0 if gates is None else gates.a.shape[0],
         CONVOLVE=conv is not None,
         T=tokens,
-        S=launch.warps,
-        AHEAD=launch.ahead,
-        PDL=launch.overlap,
         NORMED=triton.next_power_of_2(K // TILE),
-        num_warps=launch.warps,
-        num_stages=1,
-        launch_pdl=launch.overlap,
+        **launch.options,
     )
 
 
@@ -242,13 +249,8 @@ def swiglu(
         BITS=bits(gate),
         GROUP=group,
         T=tokens,
-        S=launch.warps,
-        AHEAD=launch.ahead,
-        PDL=launch.overlap,
         NORMED=triton.next_power_of_2(K // TILE),
-        num_warps=launch.warps,
-        num_stages=1,
-        launch_pdl=launch.overlap,
+        **launch.options,
     )
 
 
@@ -297,16 +299,11 @@ def add(
         GROUP=group,
         TILES=launch.tiles,
         T=tokens,
-        S=launch.warps,
-        AHEAD=launch.ahead,
-        PDL=launch.overlap,
         SPLIT=launch.split,
         HEADS=0 if heads is None else heads.parts.shape[1],
         WIDTH=1 if heads is None else heads.width,
         PARTS=1 if heads is None else heads.parts.shape[2],
-        num_warps=launch.warps,
-        num_stages=1,
-        launch_pdl=launch.overlap,
+        **launch.options,
     )
 
 
