@@ -16,6 +16,8 @@ from qwen35cli.model.config import Config
 from qwen35cli.model.sizes import KVDtype
 from qwen35cli.quant.plan import Format, Plan, Scheme, assign, recipe
 
+from .step_launches import BLOCK, refusal, step_launches
+
 MIB, GIB = 2**20, 2**30
 ROUND = 256  # a largest context is a multiple of it
 LEAST_CONTEXT = 1_024  # fewer tokens are of no use
@@ -90,23 +92,15 @@ class Model:
             if width & (width - 1):
                 return False
         shapes = {theirs(name): shape for name, shape in sizes.parameters(self.config).items()}
-        launches: dict[str, Scheme] = {}
         for name, tensor in self.weights.items():
             scheme, part = tensor.scheme, class_of(name)
-            if part in ("vision", "mtp"):
-                continue
-            if part == "small":
-                if scheme.kind != "keep":
-                    return False
-                continue
-            N, K = shapes[name]
-            looked_up = part == "embedding" and not self.config.tie_word_embeddings
-            if scheme.kind == "nf4" or K % 128 or (N % 16 and not looked_up):
+            if part == "small" and scheme.kind != "keep":
                 return False
-            launch, _, matrix = name.removesuffix(".weight").rpartition(".")
-            if matrix in ("out_proj", "o_proj", "down_proj"):  # each has a launch of its own
-                launch = name
-            if launches.setdefault(launch, scheme) != scheme:
+            if part == "embedding" and (scheme.kind == "nf4" or shapes[name][1] % BLOCK):
+                return False
+        for launch in step_launches(self.config):
+            schemes = (self.weights[name].scheme for name in launch.names)
+            if refusal(schemes, (shapes[name] for name in launch.names)) is not None:
                 return False
         return text.linear_conv_kernel_dim == 4
 

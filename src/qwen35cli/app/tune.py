@@ -15,7 +15,7 @@ import torch
 from qwen35cli.checkpoint.names import theirs
 from qwen35cli.errors import DeviceError, Qwen35Error, UsageError
 from qwen35cli.kernels import triton
-from qwen35cli.kernels.tuned import Op, Tuned
+from qwen35cli.kernels.tuned import Tuned
 from qwen35cli.model.sizes import parameters
 from qwen35cli.quant.plan import Format
 
@@ -23,6 +23,7 @@ from . import tuned
 from .device import present_gpu
 from .estimate import Model
 from .load import memory_errors
+from .step_launches import refusal, step_launches
 from .vram import find_model
 
 if TYPE_CHECKING:
@@ -123,53 +124,30 @@ def products(model: Model) -> "tuple[Product, ...]":
     Raises:
         UsageError: its steps are not taken by these kernels.
     """
-    from qwen35cli.kernels.triton.tiles import tileable
     from qwen35cli.kernels.triton.trials import Product
 
     text = model.config.text
     shapes = {theirs(name): shape for name, shape in parameters(model.config).items()}
     found: dict[str, Product] = {}
-
-    def note(op: Op, *names: str, delta: bool = False) -> None:
-        schemes = {model.weights[name].scheme for name in names}
-        (scheme,) = schemes if len(schemes) == 1 else (None,)
-        matrices = [(shapes[name][0], shapes[name][1]) for name in names]
-        reason = "matrices that are read together have several formats"
-        if scheme is not None:
-            odd = next((shape for shape in matrices if not tileable(shape)), None)
-            reason = "nf4 has no fused kernels" if scheme.kind == "nf4" else ""
-            if odd is not None:
-                reason = f"a matrix of {odd[0]:,} x {odd[1]:,} is no whole tiles"
-        if scheme is None or scheme.kind == "nf4" or reason:
+    for launch in step_launches(model.config):
+        schemes = [model.weights[name].scheme for name in launch.names]
+        matrices = [(shapes[name][0], shapes[name][1]) for name in launch.names]
+        if (reason := refusal(schemes, matrices)) is not None:
             raise UsageError(
                 f"{model.name} is decoded op by op, {reason}: there is nothing to tune",
                 "--quant int4" if model.quant == "nf4" else "",
             )
+        kind = schemes[0].kind
+        assert kind != "nf4"
         product = Product(
-            op=op,
-            kind="bf16" if scheme.kind == "keep" else scheme.kind,
-            group=scheme.group,
+            op=launch.op,
+            kind="bf16" if kind == "keep" else kind,
+            group=schemes[0].group,
             shapes=tuple(matrices),
-            heads=text.linear_num_value_heads if delta else 0,
-            width=text.linear_value_head_dim if delta else 0,
+            heads=text.linear_num_value_heads if launch.delta else 0,
+            width=text.linear_value_head_dim if launch.delta else 0,
         )
         found.setdefault(product.key, product)
-
-    for index, kind in enumerate(text.layer_types):
-        layer = f"model.language_model.layers.{index}"
-        if kind == "full_attention":
-            mixer = f"{layer}.self_attn"
-            note("project", *(f"{mixer}.{name}_proj.weight" for name in "qkv"))
-            note("add", f"{mixer}.o_proj.weight")
-        else:
-            mixer = f"{layer}.linear_attn"
-            names = (f"{mixer}.in_proj_{name}.weight" for name in ("qkv", "z"))
-            note("project", *names, delta=True)
-            note("add", f"{mixer}.out_proj.weight", delta=True)
-        note("swiglu", f"{layer}.mlp.gate_proj.weight", f"{layer}.mlp.up_proj.weight")
-        note("add", f"{layer}.mlp.down_proj.weight")
-    tied = model.config.tie_word_embeddings
-    note("head", "model.language_model.embed_tokens.weight" if tied else "lm_head.weight")
     return tuple(found.values())
 
 
