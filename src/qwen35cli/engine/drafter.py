@@ -19,6 +19,9 @@ from qwen35cli.model.qwen35 import Qwen35
 
 BEHIND = 512  # pairs that may wait before their keys are made
 
+# State (1, 1, D) and position (3, 1, 1) of the last token; None: nothing was read.
+SavedDrafter = tuple[Tensor, Tensor] | None
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -47,7 +50,7 @@ class Drafter:
         self.cache = cache
         self.head = head
         self._behind: list[Pairs] = []  # whose keys are to be made
-        self._last: tuple[Tensor, Tensor] | None = None  # state and position of the last token
+        self._last: SavedDrafter = None
         self._drafted = False  # the pair of the last token and the next has its keys
 
     def reset(self) -> None:
@@ -56,6 +59,17 @@ class Drafter:
         self._last = None
         self._drafted = False
         self.head.clear()
+
+    def snapshot(self) -> SavedDrafter:
+        """What `restore` needs beside the cache, whose keys it completes."""
+        self._catch_up()
+        return None if self._last is None else (self._last[0].clone(), self._last[1].clone())
+
+    def restore(self, saved: SavedDrafter) -> None:
+        """Go back to `saved`; the cache goes back to its own snapshot."""
+        self._behind.clear()
+        self._last = saved
+        self._drafted = False
 
     def read(self, ids: Iterable[int], x: Tensor, hidden: Tensor, positions: Tensor) -> None:
         """Follow the target over T tokens that stay.

@@ -9,32 +9,62 @@ from torch import Tensor
 from qwen35cli.errors import ContextFullError
 from qwen35cli.images.preprocess import Patches
 from qwen35cli.kernels.operands import NoSteps
+from qwen35cli.model.cache import Saved
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.model.rotary import prompt_positions
 
-from .drafter import Drafter
+from .drafter import Drafter, SavedDrafter
 from .graph import Ahead, Stepper
 from .sampling import Sampler
 
 PREFILL_CHUNK = 512  # tokens read at once: bounds the activations, whatever the prompt
+PICTURE_BYTES = 64 * 2**20  # of rows of pictures that were seen, kept for when they come again
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Ids with each image token repeated once per row of its picture, and the pictures in order."""
+    """Ids with each image token repeated once per row of its picture, and the pictures in order.
+
+    Attributes:
+        marks: numbers of tokens, rising, after which the state is worth keeping.
+        kept: those among them that are kept before all others.
+    """
 
     ids: tuple[int, ...]
     images: tuple[Patches, ...] = ()
+    marks: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """A chunk of the prompt was read; `logits` (V,) float32 come with the last one only."""
+    """A chunk of the prompt was read; `logits` (V,) float32 come with the last one only.
+
+    `start` tokens of the `done` were there before.
+    """
 
     done: int
     total: int
     logits: Tensor | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A place in what was read, to which `Runner.restore` returns."""
+
+    cache: Saved
+    drafter: SavedDrafter
+
+    @property
+    def length(self) -> int:
+        return self.cache.length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of host memory; keys and values stay where they are."""
+        return self.cache.nbytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +110,7 @@ class Runner:
             assert self.cache.mtp is not None
             self.drafter = Drafter(model, self.cache.mtp, draft_head)
         self._ahead: _Ahead | None = None
+        self._pictures: dict[bytes, Tensor] = {}  # rows by digest, the one seen last at the end
 
     @property
     def length(self) -> int:
@@ -95,8 +126,32 @@ class Runner:
             self.drafter.reset()
 
     @torch.inference_mode()
-    def prefill(self, prompt: Prompt) -> Iterator[Prefill]:
+    def snapshot(self) -> State:
+        """The state after the last token, copied to host memory; keys and values stay in place."""
+        drafter = None if self.drafter is None else self.drafter.snapshot()
+        return State(self.cache.snapshot(), drafter)
+
+    @torch.inference_mode()
+    def restore(self, state: State) -> None:
+        """Return to `state`.
+
+        Raises:
+            ValueError: keys from before it were overwritten since.
+        """
+        self.cache.restore(state.cache)
+        self._ahead = None
+        if self.drafter is not None:
+            self.drafter.restore(state.drafter)
+
+    @torch.inference_mode()
+    def prefill(self, prompt: Prompt, *, logits: bool = True) -> Iterator[Prefill]:
         """Read a prompt behind what is there, a chunk at a time; logits of the last token alone.
+
+        Closed before its end, it must not have read into a picture for the rest to follow.
+
+        Args:
+            prompt: what comes next, in which each picture is whole; its marks do not matter here.
+            logits: whether those of the last token are wanted.
 
         Raises:
             ContextFullError: it does not fit; nothing was read.
@@ -105,13 +160,7 @@ class Runner:
         total = len(prompt.ids)
         if not total:
             raise ValueError("an empty prompt")
-        if self.length + total > self.capacity:
-            over = self.length + total - self.capacity
-            raise ContextFullError(
-                f"the prompt has {self.length + total:,} tokens, the context {self.capacity:,}: "
-                f"{over:,} too many, before any room to answer; nothing was cut",
-                f"--ctx {self.length + total + 1024} makes room",
-            )
+        self.check_room(self.length + total)
         device, cache = self.model.device, self.cache
         merge = self.model.config.vision.spatial_merge_size if self.model.config.vision else 1
         positions, delta = prompt_positions(
@@ -124,7 +173,6 @@ class Runner:
         rows = self._picture_rows(prompt.images)
         ids = torch.tensor(prompt.ids, device=device)[None]
         is_picture = ids[0] == self.model.config.image_token_id
-        cache.position_delta += delta
         used = 0
         for start in range(0, total, self.chunk):
             stop = min(start + self.chunk, total)
@@ -137,8 +185,24 @@ class Runner:
             hidden = self.model.language_model(x, positions[..., start:stop], cache)
             if self.drafter is not None:
                 self.drafter.read(prompt.ids[start:stop], x, hidden, positions[..., start:stop])
-            last = self.model.logits(hidden[0, -1]) if stop == total else None
+            last = None
+            if stop == total:
+                cache.position_delta += delta
+                last = self.model.logits(hidden[0, -1]) if logits else None
             yield Prefill(stop, total, last)
+
+    def check_room(self, tokens: int) -> None:
+        """Refuse more tokens than the context holds.
+
+        Raises:
+            ContextFullError: there are more.
+        """
+        if tokens > self.capacity:
+            raise ContextFullError(
+                f"the prompt has {tokens:,} tokens, the context {self.capacity:,}: "
+                f"{tokens - self.capacity:,} too many, before any room to answer; nothing was cut",
+                f"--ctx {tokens + 1024} makes room",
+            )
 
     def _picture_rows(self, images: Sequence[Patches]) -> Tensor | None:
         """What the vision tower makes of all pictures, one at a time: (rows, D)."""
@@ -146,13 +210,19 @@ class Runner:
             return None
         if self.model.visual is None:
             raise ValueError("pictures for a checkpoint without a vision tower")
-        rows = [
-            self.model.visual(
-                picture.pixels.to(self.model.device, self.model.activation_dtype), [picture.grid]
-            )
-            for picture in images
-        ]
-        return torch.cat(rows)
+        return torch.cat([self._rows_of(picture) for picture in images])
+
+    def _rows_of(self, picture: Patches) -> Tensor:
+        """What the vision tower makes of a picture, or made of it before: (rows, D)."""
+        assert self.model.visual is not None
+        rows = self._pictures.pop(picture.digest, None)
+        if rows is None:
+            pixels = picture.pixels.to(self.model.device, self.model.activation_dtype)
+            rows = self.model.visual(pixels, [picture.grid])
+        self._pictures[picture.digest] = rows  # now the last to be forgotten
+        while sum(each.nbytes for each in self._pictures.values()) > PICTURE_BYTES:
+            del self._pictures[next(iter(self._pictures))]
+        return rows
 
     @torch.inference_mode()
     def step(self, token: int) -> Tensor:

@@ -3,7 +3,9 @@
 Source: transformers : models/qwen2_vl/image_processing_pil_qwen2_vl.py
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from PIL import Image
@@ -25,6 +27,12 @@ class Patches:
     grid: tuple[int, int, int]  # time, rows, columns, in patches
     tokens: int
     size: tuple[int, int]  # width and height in pixels after the resize
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of what the vision tower gets: the same for the same picture."""
+        grid = ",".join(map(str, self.grid)).encode()
+        return hashlib.sha256(grid + self.pixels.numpy().tobytes()).digest()
 
 
 def preprocess(picture: Image.Image, limits: ImageLimits) -> Patches:

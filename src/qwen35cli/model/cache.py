@@ -31,6 +31,10 @@ class LayerCache(Protocol):
         """Forget every token past `length`. Raises ValueError where that cannot be had back."""
         ...
 
+    def reaches(self, length: int) -> bool:
+        """Whether `rollback` can go back to `length`."""
+        ...
+
     def snapshot(self) -> Any:
         """What `restore` needs: delta state and rows copied to host memory, or just a length."""
         ...
@@ -100,8 +104,11 @@ class KVCache:
             raise ValueError(f"{end} tokens in a cache of {self.capacity}")
         self.length = end
 
+    def reaches(self, length: int) -> bool:
+        return 0 <= length <= self.length
+
     def rollback(self, length: int) -> None:
-        if not 0 <= length <= self.length:
+        if not self.reaches(length):
             raise ValueError(f"cannot roll {self.length} tokens back to {length}")
         self.length = length
         for saved in self._saved:
@@ -191,12 +198,15 @@ class DeltaCache:
         self.kept = tokens if tokens <= FEW else 0
         return Replay(past, kept, one_log(self.logs, self.last) if tokens <= FEW else None)
 
+    def reaches(self, length: int) -> bool:
+        return self.length - self.kept <= length <= self.length
+
     def rollback(self, length: int) -> None:
         """Forget every token past `length`: of the last step, if it had at most `FEW`."""
         first = self.length - self.kept
         if length == self.length:
             return
-        if not first <= length < self.length:
+        if not self.reaches(length):
             raise ValueError(
                 f"cannot roll {self.length} tokens back to {length}; kept: from {first}"
             )
@@ -282,6 +292,10 @@ class Cache:
                 layer.advance(tokens)
         steps = [layer.advance(tokens) for layer in self.layers if isinstance(layer, DeltaCache)]
         return [step for step in steps if step is not None] or None
+
+    def reaches(self, length: int) -> bool:
+        """Whether `rollback` can go back to `length`."""
+        return all(layer.reaches(length) for layer in self.layers)
 
     def rollback(self, length: int) -> None:
         """Forget every token past `length` in all layers; the MTP keys are cut to it as well."""

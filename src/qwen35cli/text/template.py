@@ -91,6 +91,27 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as ids, and where reading it may stop and later go on.
+
+    Attributes:
+        ids: the whole prompt.
+        marks: numbers of tokens, rising: the ends of the system block, of each document and
+            picture, of each turn, and the place before each answer. What stands before a mark is
+            the same ids whatever follows, but for a document whose end merges with what follows.
+        system: tokens of the system block.
+        messages: tokens before each message.
+        turn: tokens before the last answer begins, or the think block before it.
+    """
+
+    ids: list[int]
+    marks: tuple[int, ...]
+    system: int
+    messages: tuple[int, ...]
+    turn: int
+
+
 class _Prompt:
     """Collects ids; all text between two control ids is encoded in one call."""
 
@@ -98,6 +119,8 @@ class _Prompt:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._pending: list[str] = []
+        self._pending_marks: list[int] = []  # in characters of what is pending
+        self._marks: list[int] = []
 
     def text(self, text: str) -> None:
         """Add text in which nothing is a control token."""
@@ -116,10 +139,16 @@ class _Prompt:
             else:
                 self.text(run)
 
+    def mark(self) -> None:
+        """Remember this place as one to which reading can return."""
+        self._pending_marks.append(sum(map(len, self._pending)))
+
     def parts(self, parts: Sequence[Part]) -> None:
-        """Add a message's content, each picture as pads between its borders."""
+        """Add a message's content, each picture as pads between its borders; a mark after each."""
         special = self._tokenizer.special
-        for part in parts:
+        for number, part in enumerate(parts):
+            if number:
+                self.mark()
             if isinstance(part, Text):
                 self.text(part.text)
             else:
@@ -132,10 +161,25 @@ class _Prompt:
         self._flush()
         return self._ids
 
+    @property
+    def length(self) -> int:
+        """Tokens so far, where a control token comes next."""
+        return len(self.ids())
+
+    def marks(self) -> list[int]:
+        """The marked places as numbers of tokens."""
+        self._flush()
+        return self._marks
+
     def _flush(self) -> None:
+        before = len(self._ids)
+        counts = [0] * len(self._pending_marks)
         if text := "".join(self._pending):
-            self._ids += self._tokenizer.encode(text)
+            ids, counts = self._tokenizer.encode_marked(text, self._pending_marks)
+            self._ids += ids
+        self._marks += [before + count for count in counts]
         self._pending.clear()
+        self._pending_marks.clear()
 
 
 def render(
@@ -146,14 +190,35 @@ def render(
     tools: Sequence[Mapping[str, object]] = (),
     add_generation_prompt: bool = True,
 ) -> list[int]:
-    """The prompt's ids; each picture takes as many image pads as it has tokens.
+    """The prompt's ids; each picture takes as many image pads as it has tokens. See `rendered`."""
+    return rendered(
+        messages,
+        tokenizer,
+        thinking=thinking,
+        tools=tools,
+        add_generation_prompt=add_generation_prompt,
+    ).ids
+
+
+def rendered(
+    messages: Sequence[Message],
+    tokenizer: Tokenizer,
+    *,
+    thinking: bool,
+    tools: Sequence[Mapping[str, object]] = (),
+    add_generation_prompt: bool = True,
+    keep_thinking: bool = False,
+) -> Rendered:
+    """The prompt, with the places in it at which reading can begin again.
 
     Args:
-        messages: the conversation; reasoning before the last user message is left out.
+        messages: the conversation.
         tokenizer: of the checkpoint the prompt is for.
         thinking: whether the answer begins inside a think block or after an empty one.
         tools: JSON schemas of the functions on offer.
         add_generation_prompt: end with the beginning of the assistant's turn.
+        keep_thinking: leave in the reasoning of all answers; the template leaves out what stands
+            before the last user message.
 
     Raises:
         UsageError: no message, no user message, a system message that is not the first or holds
@@ -167,7 +232,11 @@ def render(
 
     prompt = _Prompt(tokenizer)
     _add_system(prompt, messages[0], tools)
+    system = prompt.length
+    prompt.mark()
+    borders = []
     for i, message in enumerate(messages):
+        borders.append(prompt.length if i else 0)
         content = _trim(message.content)
         match message.role:
             case "system":
@@ -179,7 +248,8 @@ def render(
                 prompt.markup("<|im_end|>\n")
             case "assistant":
                 prompt.markup("<|im_start|>assistant\n")
-                if i > last_query:
+                prompt.mark()
+                if i > last_query or (keep_thinking and message.reasoning is not None):
                     prompt.markup("<think>\n")
                     prompt.text((message.reasoning or "").strip())
                     prompt.markup("\n</think>\n\n")
@@ -188,6 +258,7 @@ def render(
                     prompt.text("\n" if k else "\n\n" if content else "")
                     _add_call(prompt, call)
                 prompt.markup("<|im_end|>\n")
+                prompt.mark()
             case "tool":
                 if i and messages[i - 1].role != "tool":
                     prompt.markup("<|im_start|>user")
@@ -202,9 +273,14 @@ def render(
                     "roles are system, user, assistant and tool",
                 )
     if add_generation_prompt:
-        prompt.markup("<|im_start|>assistant\n<think>\n")
+        prompt.markup("<|im_start|>assistant\n")
+    turn = prompt.length
+    prompt.mark()
+    if add_generation_prompt:
+        prompt.markup("<think>\n")
         prompt.markup("" if thinking else "\n</think>\n\n")
-    return prompt.ids()
+    marks = sorted(set(prompt.marks()) - {0})
+    return Rendered(prompt.ids(), tuple(marks), system, tuple(borders), turn)
 
 
 def _add_system(prompt: _Prompt, first: Message, tools: Sequence[Mapping[str, object]]) -> None:

@@ -5,7 +5,8 @@ shares its BPE model, normalizer and pre-tokenizer but knows no added tokens. Co
 placed by number, looked up in `Tokenizer.added`.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -132,6 +133,15 @@ class Tokenizer:
                 in silence would change what was asked.
             ModelError: the vocabulary spells plain text with control or out-of-range ids.
         """
+        return self.encode_marked(text, ())[0]
+
+    def encode_marked(self, text: str, marks: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The ids of `text`, and how many of them lie whole before each of `marks`.
+
+        Args:
+            text: as for `encode`, which also says what is raised.
+            marks: places in `text`, in characters.
+        """
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -140,10 +150,12 @@ class Tokenizer:
                 f"at character {error.start + 1:,}",
                 "save it as UTF-8",
             ) from None
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        ids: list[int] = encoding.ids
         if max(ids, default=0) >= self.vocab_size or not self._literals.keys().isdisjoint(ids):
             raise ModelError(f"{self._path} gives plain text control or unknown ids", _SEE_FOLDER)
-        return ids
+        ends = [end for _, end in encoding.offsets] if marks else []
+        return ids, [bisect_right(ends, mark) for mark in marks]
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes `token` stands for: part of a UTF-8 text, or an added token's literal.
