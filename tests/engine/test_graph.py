@@ -4,6 +4,7 @@ The steps are the plain twin here; those of the Triton kernels are compared with
 tests/kernels/test_step.py, and both run in graphs where a GPU is.
 """
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.kernels import reference, select
 from qwen35cli.model.cache import DeltaCache
+from tests.engine.steered import CLOSING, END_THINK, STEERINGS, STUCK, thinking
 from tests.tiny import tiny_config, tiny_model
 
 CPU = torch.device("cpu")
@@ -39,10 +41,11 @@ class Draws:
     def serves(self, options):
         return options.top_k > 0
 
-    def begin(self, options):
+    def begin(self, options, seen=()):
         values = (options.temperature, options.top_p, options.min_p, options.presence_penalty)
         self.options = torch.tensor([*values, options.repetition_penalty, options.top_k])
         self.seen.zero_()
+        self.seen[list(seen)] = 1
 
     def __call__(self, logits, control, tokens):
         reference.sample_step(
@@ -143,6 +146,85 @@ def test_the_device_draws_the_tokens_of_the_plain_loop(runners, sampling):
             events = run_ahead(runner, ahead, prompt, sampler, stop=frozenset(), max_tokens=30)
         found.append((tokens(events), runner.length))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", STEERINGS)
+@pytest.mark.parametrize("sampling", [*SAMPLINGS[::3], STUCK], ids=str)
+def test_steered_tokens_are_those_of_the_plain_loop(runners, sampling, name):
+    ours, plain = runners()
+    options = {"stop": frozenset(), "max_tokens": 160 if sampling is STUCK else 50}
+    prompt, sampler = Prompt(tuple(range(20, 50))), Sampler(sampling, 500)
+    expected = tokens(generate(plain, prompt, sampler, steering=STEERINGS[name](), **options))
+    sampler = Sampler(sampling, 500)
+    steering = STEERINGS[name]()
+    found = tokens(
+        run_ahead(ours, ours.ahead(sampler), prompt, sampler, steering=steering, **options)
+    )
+    assert found == expected
+    if sampling is STUCK and "loop" in name:
+        assert END_THINK in [token for token, _ in found]
+        assert found[-1][1] == "loop" or name != "a loop"
+    assert ours.length == plain.length == 30 + len(found) - 1
+    close(ours.step(77), plain.step(77))
+
+
+@pytest.mark.parametrize("taken", [*range(1, 24), 40])
+def test_closing_a_steered_answer_anywhere_leaves_what_the_plain_loop_leaves(runners, taken):
+    """While the device draws, at both changes of hands, and while the host does."""
+    ours, plain = runners()
+    sampler, prompt = Sampler(SAMPLINGS[2], 500), Prompt(tuple(range(20, 50)))
+    ahead, steering = ours.ahead(sampler), thinking(5, patience=3)
+    events = run_ahead(ours, ahead, prompt, sampler, stop=frozenset(), steering=steering)
+    steps = list(itertools.islice((e for e in events if isinstance(e, Step)), taken))
+    events.close()
+    assert ours.length == 30 + taken - 1
+    read(plain)
+    for step in steps[:-1]:
+        plain.step(step.token)
+    close(ours.step(77), plain.step(77))
+
+
+def test_the_device_draws_before_and_behind_what_is_forced(runners, monkeypatch):
+    ours, _ = runners()
+    log = []
+    start, token = Ahead.start, Ahead.token
+    monkeypatch.setattr(Ahead, "start", lambda self, *a: (log.append("start"), start(self, *a)))
+    monkeypatch.setattr(Ahead, "token", lambda self, n: (log.append(n), token(self, n))[1])
+    sampler = Sampler(GREEDY, 500)
+    events = run_ahead(
+        ours,
+        ours.ahead(sampler),
+        Prompt((1, 2, 3)),
+        sampler,
+        stop=frozenset(),
+        max_tokens=5 + len(CLOSING) + 4,
+        steering=thinking(5, patience=0),
+    )
+    drawn = [token for token, _ in tokens(events)]
+    assert log == ["start", 0, 1, 2, 3, 4, "start", 0, 1, 2, 3]
+    assert drawn[5:10] == list(CLOSING)
+
+
+@pytest.mark.parametrize("cut", [3, 8, 12, 30])
+@pytest.mark.parametrize("sampling", [SAMPLINGS[2], STUCK], ids=str)
+def test_a_cut_answer_goes_on_as_if_it_had_not_been_cut(runners, sampling, cut):
+    ours, plain = runners()
+    prompt = Prompt(tuple(range(20, 50)))
+
+    def steering():
+        return STEERINGS["a budget, then a loop"]()
+
+    options = {"stop": frozenset()}
+    sampler = Sampler(sampling, 500)
+    whole = tokens(generate(plain, prompt, sampler, steering=steering(), max_tokens=40, **options))
+    before = [token for token, _ in whole[:cut]]
+    sampler, again = Sampler(sampling, 500), steering()
+    sampler.take(before)
+    for token in before:
+        again.take(token)
+    prompt = Prompt((*prompt.ids, *before))
+    options |= {"steering": again, "max_tokens": 40 - cut}
+    assert tokens(run_ahead(ours, ours.ahead(sampler), prompt, sampler, **options)) == whole[cut:]
 
 
 def test_what_the_device_cannot_draw_is_left_to_the_host(runners):

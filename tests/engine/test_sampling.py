@@ -116,16 +116,49 @@ def test_the_largest_logits_are_those_of_a_full_sort(size, count, seed):
     assert len(set(places.tolist())) == count
 
 
-def test_the_uniforms_of_the_next_draws_are_told_and_still_taken():
+def test_the_random_numbers_of_the_next_draws_are_told_and_still_taken():
     def sampler():
         return Sampler(Sampling(seed=3, top_k=2, top_p=1.0), vocab_size=2)
 
     told, plain = sampler(), sampler()
     logits = torch.zeros(2)  # draws 0 or 1, as the number is below a half or not
     order = torch.topk(logits, 2).indices.tolist()
-    numbers = torch.cat([told.uniforms(10), told.uniforms(30, skip=10)])
+    stream = told.random()
+    numbers = torch.cat([torch.rand(count, generator=stream) for count in (10, 30)])
     drawn = [told.sample(logits) for _ in range(15)]
-    assert torch.equal(told.uniforms(25), numbers[15:])
+    assert torch.equal(torch.rand(25, generator=told.random()), numbers[15:])
     drawn += [told.sample(logits) for _ in range(25)]
     assert drawn == [plain.sample(logits) for _ in range(40)]
     assert drawn == [order[int(number >= 0.5)] for number in numbers]
+
+
+CUT = [
+    GREEDY,
+    Sampling(temperature=0, presence_penalty=1.5, repetition_penalty=1.3),
+    Sampling(seed=5),
+    Sampling(temperature=0.7, presence_penalty=1.5, repetition_penalty=1.3, seed=6),
+    Sampling(top_k=0, top_p=1.0, min_p=0.02, seed=7),
+]
+
+
+@pytest.mark.parametrize("sampling", CUT, ids=str)
+@pytest.mark.parametrize("cut", [0, 1, 17, 40])
+def test_an_answer_that_was_cut_goes_on_with_the_tokens_it_would_have_had(sampling, cut):
+    logits = torch.randn(60, 400, generator=torch.Generator().manual_seed(2))
+    whole = Sampler(sampling, 400)
+    tokens = [whole.sample(row) for row in logits]
+    again = Sampler(sampling, 400)
+    again.take(tokens[:cut])
+    assert [again.sample(row) for row in logits[cut:]] == tokens[cut:]
+
+
+def test_a_token_that_was_forced_is_penalized_and_takes_a_random_number_too():
+    logits = torch.tensor([3.0, 2.0])
+    penalized = Sampler(Sampling(temperature=0, presence_penalty=1.5), vocab_size=2)
+    penalized.take([0])
+    assert penalized.sample(logits) == 1
+    one, other = (Sampler(Sampling(seed=3), vocab_size=300) for _ in range(2))
+    row = torch.zeros(300)
+    one.take([9])
+    other.sample(row)
+    assert [one.sample(row) for _ in range(20)] == [other.sample(row) for _ in range(20)]

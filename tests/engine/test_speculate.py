@@ -16,6 +16,7 @@ from qwen35cli.kernels import reference, select
 from qwen35cli.kernels.cpu import linear
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.rotary import prompt_positions
+from tests.engine.steered import CLOSING, STEERINGS, STUCK, thinking
 from tests.engine.test_runner import IMAGE, RAW, ids_of, prompt_with_pictures
 from tests.tiny import tiny_model
 
@@ -143,6 +144,49 @@ def test_forced_acceptance_gives_the_plain_tokens(model, script, sampling):
     events, ours = start(model, script, sampling=sampling, max_tokens=60)
     assert tokens_of(events) == expected
     same_memory(ours, theirs)
+
+
+@pytest.mark.parametrize("name", STEERINGS)
+@pytest.mark.parametrize("sampling", [STUCK, DRAWN], ids=["stuck", "drawn"])
+@pytest.mark.parametrize("drafts", [0, 1, 4])
+def test_steered_tokens_are_those_of_the_plain_loop(model, name, sampling, drafts):
+    options = {"stop": frozenset(), "max_tokens": 160 if sampling is STUCK else 50}
+    sampler, theirs = Sampler(sampling, 500), runner(model, drafts=False)
+    expected = generate(theirs, PROMPT, sampler, steering=STEERINGS[name](), **options)
+    expected = tokens_of(expected)
+    ours = runner(model)
+    options |= {"depth": Fixed(drafts), "rounds": Rounds(), "steering": STEERINGS[name]()}
+    assert tokens_of(speculate(ours, PROMPT, Sampler(sampling, 500), **options)) == expected
+    same_memory(ours, theirs)
+    if sampling is STUCK and name == "a loop":
+        assert expected[-1].finish == "loop"
+
+
+@pytest.mark.parametrize("taken", range(1, 24))
+def test_closing_a_steered_answer_anywhere_leaves_what_the_plain_loop_leaves(model, taken):
+    ours, theirs = runner(model), runner(model)
+    options = {"stop": frozenset()}
+    extra = {"depth": Fixed(3), "rounds": Rounds()}
+    loops = [
+        speculate(ours, PROMPT, Sampler(DRAWN, 500), steering=thinking(5), **extra, **options),
+        generate(theirs, PROMPT, Sampler(DRAWN, 500), steering=thinking(5), **options),
+    ]
+    for loop in loops:
+        steps = itertools.islice((e for e in loop if isinstance(e, Step)), taken)
+        assert len(list(steps)) == taken
+        loop.close()
+    same_drafter(ours, theirs)
+    same_memory(ours, theirs)
+
+
+def test_nothing_is_drafted_where_the_next_token_is_known(model):
+    rounds = Rounds()
+    options = {"stop": frozenset(), "max_tokens": 5 + len(CLOSING)}
+    steering = thinking(5, patience=0)
+    options |= {"depth": Fixed(1), "rounds": rounds, "steering": steering}
+    steps = tokens_of(speculate(runner(model), PROMPT, Sampler(ALIKE, VOCAB), **options))
+    assert tuple(step.token for step in steps[5:]) == CLOSING
+    assert rounds.count[0] >= len(CLOSING) - 1
 
 
 @pytest.mark.parametrize("taken", range(1, 14))

@@ -7,6 +7,7 @@ import torch
 
 from qwen35cli.engine.sampling import PRESETS, Sampler, Sampling
 from qwen35cli.kernels import reference
+from qwen35cli.kernels.operands import DRAWN, Control
 
 triton = pytest.importorskip("triton", reason="Triton has no wheel for this system")
 from qwen35cli.kernels.triton import sample  # noqa: E402  (it imports Triton)
@@ -48,11 +49,15 @@ class State:
         return self.options, self.seen, self.uniforms, self.control, self.ids, self.ring
 
 
+def numbers(sampler, count):
+    return torch.rand(count, generator=sampler.random())
+
+
 def state(sampling, rows, device=DEVICE, ids=torch.int64):
     made = State(
         options=sample.options_of(sampling),
         seen=torch.zeros(rows, dtype=torch.uint8),
-        uniforms=Sampler(sampling, rows).uniforms(NUMBERS),
+        uniforms=numbers(Sampler(sampling, rows), NUMBERS),
         control=torch.tensor([100, -7, 0, 0, 0], dtype=torch.int32),
         ids=torch.full((3,), -1, dtype=ids),
         ring=torch.full((RING,), -1, dtype=torch.int32),
@@ -65,11 +70,11 @@ def drawn(logits, sampling, vocab_size, *, steps, room=None):
     rows = logits.shape[-1]
     room = room or sample.sample_room(DEVICE, rows, vocab_size)
     held = state(sampling, rows)
-    sampler = Sampler(sampling, vocab_size)
+    stream = Sampler(sampling, vocab_size).random()
     tokens = []
     for step, row in enumerate(logits.to(DEVICE).expand(steps, rows)):
         if step % NUMBERS == 0:
-            held.uniforms.copy_(sampler.uniforms(NUMBERS, skip=step))
+            held.uniforms.copy_(torch.rand(NUMBERS, generator=stream))
         sample.draw(row.contiguous(), *held.all(), room, 1)
         tokens.append(int(held.ids[0]))
         assert held.ring[step % RING] == tokens[-1]
@@ -151,7 +156,7 @@ def test_many_equals_are_kept_from_the_lowest_id_on(top_k, steps, monkeypatch):
     sampling = Sampling(temperature=100.0, top_k=top_k, top_p=1.0)
     room = sample.sample_room(DEVICE, 304, 300)
     found = drawn(logits, sampling, 300, steps=steps, room=room)
-    uniforms = Sampler(sampling, 300).uniforms(steps)
+    uniforms = numbers(Sampler(sampling, 300), steps)
     assert found == [4 + int(number * top_k) for number in uniforms]
     assert not room.counters.any()
 
@@ -199,6 +204,25 @@ def test_one_room_serves_whatever_the_options_are():
         plain.control[4] = 3
         reference.sample_step(logits.cpu(), *plain.all(), 100, 1)
         assert held.ids[0] == plain.ids[0]
+
+
+@pytest.mark.parametrize("name", ["plain", "penalties", "reward", "greedy, penalties"])
+def test_draws_go_on_in_the_middle_of_an_answer(name):
+    """Behind tokens that others chose: with the penalties and the random numbers of the host."""
+    rows, vocab_size, before = 112, 100, [7, 0, 7, 99, 31]
+    draws = sample.Draws(DEVICE, rows, vocab_size, NUMBERS, RING)
+    control = Control.on(DEVICE)
+    for given in ([3, 4, 5], before):  # of the first nothing may be left
+        sampler = Sampler(SETTINGS[name], vocab_size)
+        sampler.take(given)
+        draws.begin(SETTINGS[name], sampler.generated)
+        draws.uniforms.copy_(numbers(sampler, NUMBERS))
+        control.numbers[DRAWN] = 0
+        for step in range(NUMBERS):
+            logits = random(rows, seed=step)
+            draws(logits.to(DEVICE), control, 1)
+            assert draws.ring[step] == sampler.sample(logits)
+        assert set(draws.seen.nonzero().flatten().tolist()) == set(sampler.generated)
 
 
 def test_only_draws_from_few_are_servable():

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from .runner import Prefill, Prompt
-
-Finish = Literal["stop", "length", "context"]
+from .steering import FREE, Finish, Steering, TokenSampler, next_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +19,25 @@ class Step:
 
 
 def finish_of(
-    token: int, produced: int, *, stop: frozenset[int], max_tokens: int | None, full: bool
+    token: int,
+    produced: int,
+    steering: Steering,
+    *,
+    stop: frozenset[int],
+    max_tokens: int | None,
+    full: bool,
 ) -> Finish | None:
     """Why a token is the last, if it is.
 
     Args:
         produced: tokens so far, this one too.
+        steering: which knows of it.
         full: no step has room to read it.
     """
     if token in stop:
         return "stop"
+    if steering.finish is not None:
+        return steering.finish
     if produced == max_tokens:
         return "length"
     return "context" if full else None
@@ -46,12 +54,6 @@ class Decoder(Protocol):
     def step(self, token: int) -> Tensor: ...
 
 
-class TokenSampler(Protocol):
-    """Picks a token and remembers it."""
-
-    def sample(self, logits: Tensor) -> int: ...
-
-
 def generate(
     decoder: Decoder,
     prompt: Prompt,
@@ -59,11 +61,15 @@ def generate(
     *,
     stop: frozenset[int],
     max_tokens: int | None = None,
+    steering: Steering = FREE,
 ) -> Iterator[Prefill | Step]:
     """Read `prompt`, then yield tokens until a stop token (yielded, marked) or a limit.
 
     The caller owns the loop: closing the generator between two events ends the work, and the caches
     then hold the prompt and every yielded token but the last, which no step has read yet.
+
+    Args:
+        steering: has a say in every token, and is told of it before it is yielded.
 
     Raises:
         ContextFullError: the prompt is longer than the context.
@@ -75,10 +81,10 @@ def generate(
     assert logits is not None
     produced = 0
     while True:
-        token = sampler.sample(logits)
+        token = next_token(sampler, steering, logits)
         produced += 1
         full = decoder.length == decoder.capacity
-        finish = finish_of(token, produced, stop=stop, max_tokens=max_tokens, full=full)
+        finish = finish_of(token, produced, steering, stop=stop, max_tokens=max_tokens, full=full)
         yield Step(token, finish)
         if finish is not None:
             return

@@ -137,23 +137,28 @@ class Ahead:
         cuda = stepper.device.type == "cuda"
         self._host = torch.zeros(RING, dtype=torch.int32, pin_memory=cuda)
         self._events = [new_event() for _ in range(RING)] if cuda else None
-        self._sampler: Sampler | None = None
+        self._random: torch.Generator | None = None
         self._drawn = 0
+        self._logits: Tensor | None = None
 
-        def run() -> None:
-            logits = step(stepper.control, 1)
-            drawing(logits[0], stepper.control, 1)
+        def run() -> Tensor:
+            logits = step(stepper.control, 1)[0]
+            drawing(logits, stepper.control, 1)
             self._host.copy_(drawing.ring, non_blocking=True)
+            return logits
 
         drawing.begin(Sampling(temperature=0))
         self._run = stepper.captured(run)
 
     def start(self, logits: Tensor, sampler: Sampler) -> None:
-        """Draw the first token from (V,) logits."""
-        self._sampler, self._drawn = sampler, 0
+        """Draw the first token from (V,) logits, behind those that `sampler` knows of.
+
+        It draws nothing itself meanwhile; the tokens that are drawn here are for it to `take`.
+        """
+        self._random, self._drawn = sampler.random(), 0
         stepper, drawing = self.stepper, self.drawing
-        drawing.begin(sampler.sampling)
-        drawing.uniforms.copy_(sampler.uniforms(UNIFORMS))
+        drawing.begin(sampler.sampling, sampler.generated)
+        drawing.uniforms.copy_(torch.rand(len(drawing.uniforms), generator=self._random))
         stepper.control.numbers[DRAWN] = 0
         drawing(logits, stepper.control, 1)
         self._host.copy_(drawing.ring, non_blocking=True)
@@ -162,20 +167,26 @@ class Ahead:
 
     def launch(self) -> None:
         """Read the token drawn last, and draw the next. The caches have room for it."""
-        assert self._sampler is not None
+        assert self._random is not None
         half = UNIFORMS // 2
         if self._drawn % half == 0:  # the half before the one that is being drawn from now
             first = self._drawn // half % 2 * half
-            ahead = self._sampler.uniforms(half, skip=self._drawn + half)
+            ahead = torch.rand(half, generator=self._random)
             self.drawing.uniforms[half - first : UNIFORMS - first] = ahead.to(
                 self.stepper.device, non_blocking=True
             )
         self.stepper.cache.advance(1)
-        self._run()
+        self._logits = self._run()
         self._mark()
 
+    @property
+    def logits(self) -> Tensor:
+        """Of the step launched last, (V,) float32: what its token was drawn from."""
+        assert self._logits is not None
+        return self._logits
+
     def token(self, number: int) -> int:
-        """The token of a draw, counted from the start of the answer; waits until it is there."""
+        """The token of a draw, counted from `start`; waits until it is there."""
         assert self._drawn - 2 <= number < self._drawn
         if self._events is not None:
             self._events[number % RING].synchronize()

@@ -1,6 +1,6 @@
 """From logits to a token: penalties, temperature, truncation, a seeded draw."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -87,14 +87,26 @@ class Sampler:
         self._generated.add(token)
         return token
 
-    def uniforms(self, count: int, skip: int = 0) -> Tensor:
-        """The (`count`,) float32 numbers that the draws to come would take, behind the next `skip`.
+    def take(self, tokens: Sequence[int]) -> None:
+        """Count tokens that were chosen elsewhere, as if each had been drawn here.
 
-        They are still taken: whoever draws with them elsewhere leaves `sample` alone.
+        The draws to come are those behind them, whoever chose: of an answer that was cut, they are
+        those it would have had.
         """
+        self._generated.update(tokens)
+        if self.sampling.temperature != 0:  # argmax takes no random numbers
+            torch.rand(len(tokens), generator=self._random)
+
+    @property
+    def generated(self) -> Collection[int]:
+        """The tokens so far, each once, in no order."""
+        return self._generated
+
+    def random(self) -> torch.Generator:
+        """A copy of the random numbers to come: each draw takes one float32 of `torch.rand`."""
         ahead = torch.Generator()
         ahead.set_state(self._random.get_state())
-        return torch.rand(skip + count, generator=ahead)[skip:]
+        return ahead
 
     def _penalized(self, logits: Tensor) -> Tensor:
         options = self.sampling

@@ -13,8 +13,9 @@ from typing import Protocol
 from torch import Tensor
 
 from .depth import Depth, Rounds
-from .generate import Decoder, Finish, Step, TokenSampler, finish_of
+from .generate import Decoder, Step, finish_of
 from .runner import Prefill, Prompt
+from .steering import FREE, Finish, Steering, TokenSampler, next_token
 
 
 class DraftingDecoder(Decoder, Protocol):
@@ -33,11 +34,13 @@ def speculate(
     depth: Depth,
     rounds: Rounds,
     max_tokens: int | None = None,
+    steering: Steering = FREE,
 ) -> Iterator[Prefill | Step]:
     """As `generate`, which see; closing it leaves the same caches.
 
     Args:
-        depth: how many tokens each round drafts; fewer at the end of the budget or the context.
+        depth: how many tokens each round drafts; fewer at the end of the budget or the context,
+            none where the next token is known.
         rounds: what came of them is counted here.
 
     Raises:
@@ -49,11 +52,11 @@ def speculate(
         yield progress
     assert logits is not None
     produced = 1
-    token = sampler.sample(logits)
+    token = next_token(sampler, steering, logits)
 
     def ends(token: int, length: int) -> Finish | None:
         full = length == decoder.capacity
-        return finish_of(token, produced, stop=stop, max_tokens=max_tokens, full=full)
+        return finish_of(token, produced, steering, stop=stop, max_tokens=max_tokens, full=full)
 
     finish = ends(token, decoder.length)
     yield Step(token, finish)
@@ -62,14 +65,15 @@ def speculate(
         left = decoder.capacity - length - 1
         if max_tokens is not None:
             left = min(left, max_tokens - produced - 1)
+        count = depth.choose() if steering.forced() is None else 0  # nothing to guess
         started = time.perf_counter()
-        drafts, rows = decoder.look_ahead(token, min(depth.choose(), left))
+        drafts, rows = decoder.look_ahead(token, min(count, left))
         seconds = time.perf_counter() - started
         taken = 0  # tokens of this round that were drawn, each from the row before it
         try:
             for draft, logits in zip([*drafts, None], rows, strict=True):
                 started = time.perf_counter()
-                token = sampler.sample(logits)
+                token = next_token(sampler, steering, logits)
                 seconds += time.perf_counter() - started
                 taken += 1
                 produced += 1

@@ -5,7 +5,7 @@ of the checkpoint's files (`quant/`), unless a backend's `prepare` has reordered
 backend reads them then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -291,8 +291,8 @@ class Drawing(Protocol):
         """Whether tokens can be drawn so."""
         ...
 
-    def begin(self, options: DrawOptions) -> None:
-        """Draw so from here on; no token was generated yet."""
+    def begin(self, options: DrawOptions, seen: Collection[int] = ()) -> None:
+        """Draw so from here on, the tokens in `seen` having been generated before."""
         ...
 
     def tensors(self) -> list[Tensor]:

@@ -10,6 +10,7 @@ Logits are compared with their ids, as one number: of equals the lowest id comes
 leaves the order of equals to `torch.topk`; its argmax takes the lowest as well.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -153,9 +154,11 @@ class Draws:
     def serves(self, options: DrawOptions) -> bool:
         return servable(options)
 
-    def begin(self, options: DrawOptions) -> None:
+    def begin(self, options: DrawOptions, seen: Collection[int] = ()) -> None:
         self.options.copy_(options_of(options))
         self.seen.zero_()
+        if seen:
+            self.seen[torch.tensor([*seen], device=self.seen.device)] = 1
 
     def tensors(self) -> list[Tensor]:
         room = self.room
