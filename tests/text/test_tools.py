@@ -1,10 +1,13 @@
-"""Tool calls read back from text."""
+"""Tool definitions read from a file, and tool calls read back from text."""
 
+import json
 import time
 
 import pytest
 
-from qwen35cli.text.tools import ToolCall, parse_tool_calls
+from qwen35cli.errors import UsageError
+from qwen35cli.text.template import Message, Text, render
+from qwen35cli.text.tools import ToolCall, parse_tool_calls, read_tools
 
 TYPES = {
     "city": "string",
@@ -104,3 +107,101 @@ def test_hostile_repetition_takes_no_time(unit):
     start = time.process_time()
     parse_tool_calls("<tool_call><function=f>" + unit * 3000, [TOOL])
     assert time.process_time() - start < 2
+
+
+@pytest.fixture
+def tools_file(tmp_path):
+    def write(content):
+        path = tmp_path / "tools.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("tool", [TOOL, TOOL["function"], {"type": "function", "name": "f"}])
+def test_a_tools_file_is_taken_as_it_stands(tools_file, tool):
+    other = {"z": 1, "name": "weather in", "a": "Zürich", "description": ""}
+    tools = read_tools(tools_file([tool, other]))
+    assert tools == [tool, other]
+    assert [list(read) for read in tools] == [list(tool), list(other)]
+
+
+def test_what_was_read_is_rendered_and_types_the_calls(tools_file, small):
+    tools = read_tools(tools_file([TOOL]))
+    question = Message("user", (Text("Weather?"),))
+    ids = render([question], small, thinking=False, tools=tools)
+    prompt = b"".join(small.token_bytes(token) for token in ids).decode()
+    assert f"<tools>\n{json.dumps(TOOL)}\n</tools>" in prompt
+    assert parse_tool_calls(call({"days": "3"}), tools) == [ToolCall("f", {"days": 3})]
+
+
+def function(**changes):
+    return {"type": "function", "function": {"name": "f", **changes}}
+
+
+def taking(**properties):
+    return function(parameters={"type": "object", "properties": properties})
+
+
+@pytest.mark.parametrize(
+    ("tools", "problem"),
+    [
+        ([3], "tool 1 of 1 in {} is a JSON int, no object"),
+        (
+            [TOOL, {"type": "retrieval"}],
+            "tool 2 of 2 in {} has the type 'retrieval', not 'function'",
+        ),
+        ([{"function": "f"}], "tool 1 of 1 in {} has a function that is a JSON str, no object"),
+        ([{}], "tool 1 of 1 in {} has no name"),
+        ([function(name=7)], "tool 1 of 1 in {} has no name"),
+        ([function(name=" ")], "tool 1 of 1 in {} has no name"),
+        ([function(name="a>b")], "tool 1 of 1 in {} is called 'a>b'; a name cannot contain '>'"),
+        (
+            [function(name="a\nb")],
+            "tool 1 of 1 in {} is called 'a\\nb'; a name cannot contain '\\n'",
+        ),
+        ([function(description=1)], "tool 1 of 1 in {} (f) has a description that is no text"),
+        (
+            [function(parameters=[])],
+            "tool 1 of 1 in {} (f) has parameters that are no schema of typ",
+        ),
+        (
+            [function(parameters={"type": "array"})],
+            "tool 1 of 1 in {} (f) has parameters that are n",
+        ),
+        (
+            [taking(days={"type": "int"})],
+            "tool 1 of 1 in {} (f) has parameters that are no valid JSON schema: "
+            "at /properties/days/type: 'int' is not valid",
+        ),
+        (
+            [function(parameters={"type": "object", "properties": 3})],
+            "tool 1 of 1 in {} (f) has parameters that are no valid JSON schema: at /properties: 3",
+        ),
+        (
+            [taking(**{"a>": {}})],
+            "tool 1 of 1 in {} (f) has a parameter 'a>', with '>' in its name",
+        ),
+        ([TOOL, function(name="g"), TOOL["function"]], "tools 1 and 3 in {} are both called 'f'"),
+        ([], "{} holds an empty list, no list of tools"),
+        (TOOL, "{} holds a JSON dict, no list of tools"),
+        (
+            "[{]",
+            "{} is not valid JSON: expecting property name enclosed in double quotes at line 1",
+        ),
+        ('[{"name": "f", "name": "g"}]', "{} is not valid JSON: the key 'name' occurs twice"),
+    ],
+)
+def test_a_wrong_tools_file_is_told_where_and_why(tools_file, tools, problem):
+    path = tools_file(tools)
+    with pytest.raises(UsageError) as caught:
+        read_tools(path)
+    assert caught.value.message.startswith(problem.format(path))
+    assert "\n" not in caught.value.message
+
+
+def test_a_missing_tools_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"no file at .*tools\.json") as caught:
+        read_tools(tmp_path / "tools.json")
+    assert caught.value.hint.startswith("--tools takes a JSON file")

@@ -1,9 +1,16 @@
-"""Function calls in the model's output, as text to typed arguments."""
+"""Functions for the model: their definitions, and its calls as text to typed arguments."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen35cli.errors import UsageError
+
+from .schema import invalid
+from .strict_json import read
 
 _PARAMETER = r"\s*<parameter=([^>]*)>(.*?)</parameter>"
 _PARAMETERS = re.compile(_PARAMETER, re.DOTALL)
@@ -13,6 +20,9 @@ _CALL = re.compile(
     rf"<tool_call>\s*<function=([^>]*)>((?:{_PARAMETER})*+)\s*+(?:</function>|</tool_call>|\Z)",
     re.DOTALL,
 )
+
+_UNUSABLE = re.compile(r"[>\n\r]")  # ends a name where calls are parsed
+_TOOLS_HINT = '--tools takes a JSON file: [{"name": …, "description": …, "parameters": {…}}, …]'
 
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
@@ -31,6 +41,62 @@ class ToolCall:
 
     name: str
     arguments: Mapping[str, object]
+
+
+def read_tools(path: Path) -> list[dict[str, Any]]:
+    """The definitions in a JSON file, as they stand there.
+
+    The file holds a list of functions, each `{"name": …, "description": …, "parameters": …}`,
+    bare or, as for OpenAI, in `{"type": "function", "function": …}`.
+
+    Raises:
+        UsageError: the file cannot be read or is no such list; says which tool and why.
+    """
+    tools = read(path, _TOOLS_HINT)
+    if not isinstance(tools, list) or not tools:
+        what = "an empty list" if tools == [] else f"a JSON {type(tools).__name__}"
+        raise UsageError(f"{path} holds {what}, no list of tools", _TOOLS_HINT)
+    seen: dict[str, int] = {}
+    for number, tool in enumerate(tools, 1):
+        if problem := _problem(tool):
+            raise UsageError(f"tool {number} of {len(tools)} in {path} {problem}", _TOOLS_HINT)
+        name = tool.get("function", tool)["name"]
+        if name in seen:
+            raise UsageError(
+                f"tools {seen[name]} and {number} in {path} are both called {name!r}",
+                "give each tool a name of its own",
+            )
+        seen[name] = number
+    return tools
+
+
+def _problem(tool: object) -> str | None:
+    """What is wrong with a definition."""
+    if not isinstance(tool, dict):
+        return f"is a JSON {type(tool).__name__}, no object"
+    if tool.get("type", "function") != "function":
+        return f"has the type {str(tool['type'])[:40]!r}, not 'function'"
+    function = tool.get("function", tool)
+    if not isinstance(function, dict):
+        return f"has a function that is a JSON {type(function).__name__}, no object"
+    name = function.get("name")
+    if not isinstance(name, str) or not name.strip():
+        return "has no name"
+    if unusable := _UNUSABLE.search(name):
+        return f"is called {name[:80]!r}; a name cannot contain {unusable[0]!r}"
+    if not isinstance(function.get("description", ""), str):
+        return f"({name}) has a description that is no text"
+    if "parameters" not in function:
+        return None
+    parameters = function["parameters"]
+    if not isinstance(parameters, dict) or parameters.get("type") != "object":
+        return f"({name}) has parameters that are no schema of type object"
+    if why := invalid(parameters):
+        return f"({name}) has parameters that are no valid JSON schema: {why}"
+    for parameter in parameters.get("properties", {}):
+        if unusable := _UNUSABLE.search(parameter):
+            return f"({name}) has a parameter {parameter[:80]!r}, with {unusable[0]!r} in its name"
+    return None
 
 
 def parse_tool_calls(text: str, tools: Sequence[Mapping[str, object]]) -> list[ToolCall]:
