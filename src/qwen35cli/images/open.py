@@ -5,7 +5,7 @@ import re
 import shlex
 import stat
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -44,6 +44,7 @@ class OpenedImage:
     name: str  # as it was given, safe to print
     picture: Image.Image
     note: str | None  # what a person should know about how it was read
+    data: bytes = field(repr=False)  # the file as it was given
 
     @property
     def original_size(self) -> tuple[int, int]:
@@ -51,15 +52,15 @@ class OpenedImage:
         return self.picture.size
 
 
-def open_image(path: Path | str) -> OpenedImage:
-    """Read and decode a picture file.
+def open_image(path: Path | str, given: str | None = None) -> OpenedImage:
+    """Read and decode a picture file, which `given` calls as the user did.
 
     Raises:
         UsageError: not an existing regular file, or for the reasons of `decode_image`.
         DoesNotFitError: see `decode_image`.
     """
-    given, path = str(path), Path(path)
-    name = _printable(given)
+    given, path = str(path) if given is None else given, Path(path)
+    name = printable(given)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -71,7 +72,7 @@ def open_image(path: Path | str) -> OpenedImage:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"no image at {name}", _nearest(given)) from None
+        raise UsageError(f"no image at {name}", nearest(path, given)) from None
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}") from error
     except ValueError:  # a zero byte in the name
@@ -86,7 +87,7 @@ def decode_image(data: bytes, name: str) -> OpenedImage:
         UsageError: empty, over a limit, of another format, or damaged.
         DoesNotFitError: not enough memory to decode.
     """
-    name = _printable(name)
+    name = printable(name)
     if not data:
         raise UsageError(f"{name} is empty (0 bytes)", "give a JPEG, PNG, WEBP, GIF or BMP picture")
     if len(data) > MAX_BYTES:
@@ -106,7 +107,7 @@ def decode_image(data: bytes, name: str) -> OpenedImage:
     except UnidentifiedImageError:
         raise UsageError(_unreadable(data, name), _FORMATS_HINT) from None
     except Exception as error:  # decoders raise nearly anything on damaged bytes
-        reason = _printable(str(error)) or type(error).__name__
+        reason = printable(str(error)) or type(error).__name__
         raise UsageError(
             f"{name} is damaged: {reason}", "open it in a picture viewer and save it again"
         ) from error
@@ -128,7 +129,7 @@ def _decode(data: bytes, name: str) -> OpenedImage:
         raise
     except Exception:  # the picture itself is sound, only its EXIF block is not
         notes.append("damaged EXIF ignored: shown as stored")
-    return OpenedImage(name, _to_rgb(image), "; ".join(notes) or None)
+    return OpenedImage(name, _to_rgb(image), "; ".join(notes) or None, data)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -159,21 +160,26 @@ def _unreadable(data: bytes, name: str) -> str:
     return f"{name} holds no readable picture ({len(data):,} bytes)"
 
 
-def _nearest(given: str) -> str:
-    """A hint with the name most like the missing one in the same folder, or "" for none."""
-    path = Path(given)
+def nearest(path: Path, given: str) -> str:
+    """A hint with the name most like the missing `path` in its folder, or "" for none.
+
+    The name is written as `given`, the user's own spelling, wherever that ends in the file's name.
+    """
     if not path.parent.is_dir():
-        return f"there is no folder {_printable(str(path.parent))}"
+        return f"there is no folder {printable(str(path.parent))}"
     try:
         names = [entry.name for entry in islice(path.parent.iterdir(), 5_000)]
     except OSError:
         return ""
-    nearest = get_close_matches(path.name, filter(str.isprintable, names), n=1)
-    return (
-        f"did you mean {given.rstrip('/').removesuffix(path.name)}{nearest[0]}?" if nearest else ""
-    )
+    like = get_close_matches(path.name, filter(str.isprintable, names), n=1)
+    if not like:
+        return ""
+    written = given.rstrip("/")
+    if not written.endswith(path.name):
+        return f"did you mean {printable(str(path.with_name(like[0])))}?"
+    return f"did you mean {printable(written.removesuffix(path.name))}{like[0]}?"
 
 
-def _printable(text: str) -> str:
-    """On one line and free of controls, bidi marks and the surrogates of undecodable bytes."""
+def printable(text: str) -> str:
+    """`text` on one line, free of controls, bidi marks and the surrogates of undecodable bytes."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
