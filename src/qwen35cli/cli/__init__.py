@@ -12,6 +12,7 @@ from . import signals, stdin
 from .ask import ask, bare
 from .chat import chat
 from .quantize import quantize
+from .sessions import sessions
 from .terminal import ReaderGone, Terminal
 from .tune import tune
 from .vram import vram
@@ -42,6 +43,7 @@ app.command()(chat)
 app.command()(vram)
 app.command()(quantize)
 app.command()(tune)
+app.add_typer(sessions)
 app.command(hidden=True)(bare)
 
 
