@@ -58,6 +58,11 @@ def read_header(path: Path) -> list[Stored]:
     Raises:
         ModelError: the header is not what the format asks for, or disagrees with the file's size.
     """
+    return read_headers(path)[0]
+
+
+def read_headers(path: Path) -> tuple[list[Stored], dict[str, str]]:
+    """The same, with the file's metadata."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -94,7 +99,7 @@ def read_header(path: Path) -> list[Stored]:
             + ("cut short" if size < begin else "trailing bytes"),
             FETCH_AGAIN,
         )
-    return tensors
+    return tensors, metadata
 
 
 def _stored(path: Path, name: str, entry: Any, data: int) -> Stored:

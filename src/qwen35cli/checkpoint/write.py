@@ -77,7 +77,7 @@ def write_tensors(path: Path, layout: Mapping[str, Tensor], fetch: Callable[[str
             tensor = fetch(name)
             if (tensor.shape, tensor.dtype) != (layout[name].shape, layout[name].dtype):
                 raise ValueError(f"{name}: {tensor.shape} {tensor.dtype}, not as laid out")
-            file.write(_bytes(tensor))
+            file.write(tensor_bytes(tensor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class TensorStream:
                 f"{name} {tensor.shape} {tensor.dtype}, laid out is "
                 f"{expected} {meta.shape} {meta.dtype}"
             )
-        self._append(_bytes(tensor))
+        self._append(tensor_bytes(tensor))
 
     def entry(self) -> Entry:
         """Size and hash of the whole file."""
@@ -134,9 +134,9 @@ def streamed(path: Path, layout: Mapping[str, Tensor]) -> Iterator[TensorStream]
         stream.entry()  # raises where a tensor is missing
 
 
-def header(layout: Mapping[str, Tensor]) -> bytes:
+def header(layout: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """How a safetensors file begins whose tensors follow in the order of `layout`."""
-    entries: dict[str, Any] = {}
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, meta in layout.items():
         span = [offset, offset := offset + meta.nbytes]
@@ -150,7 +150,8 @@ def header(layout: Mapping[str, Tensor]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The numbers of a tensor as they stand in a file."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 
@@ -175,18 +176,20 @@ def _split(state: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when complete and on the disk."""
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to write that takes its name when complete, and `durable`, when on the disk."""
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,0 +1,227 @@
+"""Saved state: what was read of prompts, kept on disk so that nobody waits for it twice.
+
+A file belongs to one combination of weights, formats and program; it is found by the tokens that it
+shares with a prompt. Everything here may be deleted at any time, at the price of reading again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwen35cli.checkpoint.manifest import MANIFEST, Origin
+from qwen35cli.checkpoint.state_file import DamagedStateError, StateFile, open_state, write_state
+from qwen35cli.engine.archive import fill, tensors_of
+from qwen35cli.engine.memory import Memory, Place, keys_of, shared_prefix
+from qwen35cli.engine.runner import Prompt
+from qwen35cli.errors import ModelError, Qwen35Error
+
+from .estimate import Device
+from .load import Loaded, Opened
+
+FORMAT = "1"  # of the file, of prompts and of how they are read; a change makes old files useless
+CAP_BYTES = 16 * 2**30  # of all files
+PLACES_BYTES = 512 * 2**20  # of states in one file; the newest, and the first
+# From how many tokens on reading again takes longer than writing and reading a file.
+WORTH: Mapping[Device, int] = {"cpu": 256, "cuda": 4_096}  # of a session
+WORTH_ONCE: Mapping[Device, int] = {"cpu": 1_024, "cuda": 8_192}  # of a single question
+
+SPOKEN = {  # parts of a fingerprint, as people know them
+    "program": "by another version of qwen35",
+    "model": "of other weights",
+    "quant": "with {} weights",
+    "kv": "with {} KV",
+    "numbers": "with {} activations",
+    "images": "with pictures cut otherwise",
+}
+
+
+def fingerprint(opened: Opened) -> dict[str, str]:
+    """What saved state depends on. Two equal ones may share it."""
+    limits = opened.image_limits
+    return {
+        "program": FORMAT,
+        "model": _weights(opened),
+        "quant": opened.checkpoint.format,
+        "kv": opened.kv_dtype,
+        "numbers": "float32" if opened.device.type == "cpu" else "bfloat16",
+        "images": "" if limits is None else repr(limits),
+    }
+
+
+def _weights(opened: Opened) -> str:
+    """A hash that changes with the weights: of the manifest, or of the files' sizes and times."""
+    folder = opened.source.folder
+    digest = hashlib.sha256()
+    if (folder / MANIFEST).is_file():
+        digest.update((folder / MANIFEST).read_bytes())
+    else:
+        origin = Origin.of(folder, "", None)
+        digest.update(json.dumps(sorted(origin.files.items())).encode())
+        digest.update((folder / "config.json").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that begins as a prompt does."""
+
+    file: StateFile
+    tokens: int  # that need not be read again
+
+
+class States:
+    """The files of one folder that belong to what is opened.
+
+    Attributes:
+        problem: what was wrong with a file that was to be used, for people; None: nothing.
+    """
+
+    def __init__(self, folder: Path, opened: Opened, cap_bytes: int = CAP_BYTES) -> None:
+        self.folder = folder
+        self.cap_bytes = cap_bytes
+        self.fingerprint = fingerprint(opened)
+        place: Device = "cuda" if opened.device.type == "cuda" else "cpu"
+        self.worth, self.worth_once = WORTH[place], WORTH_ONCE[place]
+        self.problem: str | None = None
+        self._image_token = opened.checkpoint.config.image_token_id
+
+    def of_session(self, session: str) -> Path:
+        """The file with the state of the session that is called so."""
+        return self.folder / f"{session}.safetensors"
+
+    def find(self, prompt: Prompt) -> Found | None:
+        """The file that shares the most with `prompt`; None where none shares a place."""
+        keys = keys_of(prompt, self._image_token)
+        best: Found | None = None
+        for path in sorted(self.folder.glob("*.safetensors")):
+            file = self._open(path)
+            if file is None or self.difference(file) is not None:
+                continue
+            tokens = self._shared(file, keys)
+            if tokens and (best is None or tokens > best.tokens):
+                best = Found(file, tokens)
+        return best
+
+    def load(self, found: Found, loaded: Loaded, prompt: Prompt | None = None) -> int:
+        """Fill the memory from a file; tokens that need not be read again.
+
+        What is damaged is removed, and `problem` says so; then it is 0.
+        """
+        keys = None if prompt is None else keys_of(prompt, self._image_token)
+        try:
+            found.file.check()
+            tokens = fill(loaded.memory, found.file.fetch, keys)
+        except (DamagedStateError, OSError, ValueError, KeyError) as error:
+            self._damaged(found.file.path, error)
+            return 0
+        with suppress(OSError):
+            os.utime(found.file.path)  # its last use
+        return tokens
+
+    def load_session(self, session: str, loaded: Loaded) -> int:
+        """Fill the memory with the state of a session; tokens that need not be read again."""
+        path = self.of_session(session)
+        file = self._open(path) if path.exists() else None
+        if file is None:
+            return 0
+        if (difference := self.difference(file)) is not None:
+            self.problem = difference
+            return 0
+        return self.load(Found(file, 0), loaded)
+
+    def difference(self, file: StateFile) -> str | None:
+        """What keeps a file from being used here, for people; None: nothing."""
+        for name, mine in self.fingerprint.items():
+            theirs = file.metadata.get(name, "")
+            if theirs != mine:
+                how = SPOKEN[name].format(theirs)
+                now = f", now {mine}" if "{}" in SPOKEN[name] else ""
+                return f"saved {how}{now}"
+        return None
+
+    def save(self, memory: Memory, name: str) -> int:
+        """Keep what is in memory, under the name of a session or of a prompt; bytes of the file.
+
+        0 where there is too little to be worth it.
+
+        Raises:
+            Qwen35Error: it cannot be written; nothing else is lost.
+        """
+        places = chosen(memory.places, PLACES_BYTES)
+        if not places or places[-1].length < self.worth:
+            return 0
+        path = self.of_session(name)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            size = write_state(path, tensors_of(memory, places), self.fingerprint)
+        except OSError as error:
+            raise Qwen35Error(
+                f"the state of {places[-1].length:,} tokens could not be saved in {self.folder}: "
+                f"{error.strerror}",
+                "qwen35 sessions prune frees room",
+            ) from None
+        self._prune(path)
+        return size
+
+    def save_prompt(self, memory: Memory) -> int:
+        """Keep what is in memory under a name made of what it begins with."""
+        start = json.dumps([self.fingerprint, memory.log[: self.worth]]).encode()
+        return self.save(memory, f"prompt-{hashlib.sha256(start).hexdigest()[:16]}")
+
+    def _open(self, path: Path) -> StateFile | None:
+        try:
+            return open_state(path)
+        except (ModelError, OSError) as error:
+            self._damaged(path, error)
+            return None
+
+    def _shared(self, file: StateFile, keys: Sequence[int]) -> int:
+        try:
+            same = shared_prefix(file.fetch("tokens").tolist(), list(keys))
+            most = min(same, len(keys) - 1)
+            lengths: list[int] = file.fetch("places")[:, 0].tolist()
+        except (DamagedStateError, OSError, KeyError, IndexError) as error:
+            self._damaged(file.path, error)
+            return 0
+        return max((length for length in lengths if length <= most), default=0)
+
+    def _damaged(self, path: Path, error: Exception) -> None:
+        if isinstance(error, FileNotFoundError):  # removed by somebody else just now
+            return
+        self.problem = "the saved state was damaged and is removed"
+        with suppress(OSError):
+            path.unlink()
+
+    def _prune(self, newest: Path) -> None:
+        """Remove the files that were used longest ago, where all take too much."""
+        found = []
+        for path in self.folder.glob("*.safetensors"):
+            with suppress(OSError):
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if total <= self.cap_bytes:
+                return
+            if path != newest:
+                with suppress(OSError):
+                    path.unlink()
+                total -= size
+
+
+def chosen(places: Sequence[Place], cap_bytes: int) -> list[Place]:
+    """The last places that fit within `cap_bytes`, and the first; one at least."""
+    if not places:
+        return []
+    taken: list[Place] = []
+    room = cap_bytes - places[0].state.nbytes
+    for place in reversed(places[1:]):
+        room -= place.state.nbytes
+        if taken and room < 0:
+            break
+        taken.append(place)
+    return [places[0], *reversed(taken)]

@@ -1,0 +1,108 @@
+"""Saved state as one safetensors file, whose metadata says what it belongs to and holds its hash.
+
+It is a cache: written whole or not at all, but not forced to the disk; a power cut may leave a file
+that the hash gives away.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from .header import Stored, read_headers
+from .write import header, tensor_bytes, whole_file
+
+UNKNOWN = "0" * 64  # where the hash will stand, once the tensors were written
+HASH_BYTES = 2**20  # read at once
+
+
+class DamagedStateError(Exception):
+    """The file is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """An opened file of saved state. Tensors are read when asked for; none is mapped.
+
+    Attributes:
+        metadata: as it was written; what it belongs to.
+    """
+
+    path: Path
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, Stored]
+
+    def fetch(self, name: str) -> Tensor:
+        """The tensor called `name`, in memory of its own.
+
+        Raises:
+            KeyError: there is none.
+            DamagedStateError: the file was cut short.
+        """
+        stored = self.tensors[name]
+        tensor = torch.empty(stored.shape, dtype=stored.dtype)
+        if stored.nbytes:
+            with self.path.open("rb") as file:
+                file.seek(stored.offset)
+                view = tensor.view(-1).view(torch.uint8).numpy().data
+                if file.readinto(view) != stored.nbytes:
+                    raise DamagedStateError(f"{self.path} was cut short")
+        return tensor
+
+    def check(self) -> None:
+        """Compare the tensors with the hash.
+
+        Raises:
+            DamagedStateError: they differ.
+        """
+        first = min(stored.offset for stored in self.tensors.values())
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            file.seek(first)
+            while block := file.read(HASH_BYTES):
+                digest.update(block)
+        if digest.hexdigest() != self.metadata.get("sha256"):
+            raise DamagedStateError(f"{self.path} is not what was written")
+
+
+def write_state(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    """Write `tensors`, one in memory at a time; gives the size of the file.
+
+    Raises:
+        OSError: it cannot be written; what was there before stays.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    layout = {name: tensors[name] for name in names}
+    begin = header(layout, {**metadata, "sha256": UNKNOWN})
+    digest = hashlib.sha256()
+    with whole_file(path, durable=False) as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(begin)
+        for tensor in layout.values():
+            data = tensor_bytes(tensor)
+            digest.update(data)
+            file.write(data)
+        size = file.tell()
+        _put_hash(file, begin, digest)
+    return size
+
+
+def _put_hash(file: BinaryIO, begin: bytes, digest: Any) -> None:
+    file.seek(begin.index(UNKNOWN.encode()))
+    file.write(digest.hexdigest().encode())
+
+
+def open_state(path: Path) -> StateFile:
+    """Read what a file says of itself.
+
+    Raises:
+        ModelError: it is not a safetensors file, or cut short.
+        OSError: it cannot be read.
+    """
+    tensors, metadata = read_headers(path)
+    return StateFile(path, metadata, {tensor.name: tensor for tensor in tensors})

@@ -1,0 +1,178 @@
+"""Saved state with the demo: found by what a prompt shares with it, refused where it differs."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qwen35cli.app import load as loading
+from qwen35cli.app.conversation import Conversation
+from qwen35cli.app.load import LoadOptions
+from qwen35cli.app.question import Question
+from qwen35cli.app.states import States, chosen, fingerprint
+from qwen35cli.engine.memory import Place
+from qwen35cli.errors import Qwen35Error
+
+TEXT = "The code word is sunflower. " * 60 + "\n\n"
+
+
+def opened(**more):
+    return loading.open_model(LoadOptions(model="demo", ctx=1_024, mtp="auto", **more))
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return loading.load(opened())
+
+
+@pytest.fixture
+def states(tmp_path, loaded):
+    return States(tmp_path / "states", loaded.opened)
+
+
+def prompt(loaded, *parts):
+    return Conversation(loaded.opened, system=None, thinking=False).prompt(Question(parts))
+
+
+def read(loaded, prompt):
+    *_, last = loaded.memory.prefill(prompt)
+    return last.logits, last.total - last.start
+
+
+def saved(states, loaded, *parts):
+    """Read a prompt, save what was read, forget it; the logits and the tokens."""
+    loaded.memory.forget()
+    logits, tokens = read(loaded, prompt(loaded, *parts))
+    assert states.save_prompt(loaded.memory) > 0
+    loaded.memory.forget()
+    return logits, tokens
+
+
+def test_a_second_question_about_a_text_reads_only_itself(states, loaded):
+    _, tokens = saved(states, loaded, TEXT, "What is the code word?")
+    assert tokens > 300
+    other = prompt(loaded, TEXT, "How often is it said?")
+    found = states.find(other)
+    assert found is not None
+    assert states.load(found, loaded, other) == found.tokens
+    logits, new = read(loaded, other)
+    assert new == len(other.ids) - found.tokens < 40
+    loaded.memory.forget()
+    assert torch.equal(logits, read(loaded, other)[0])
+
+
+def test_the_same_question_again_reads_the_opening_alone(states, loaded):
+    logits, _ = saved(states, loaded, TEXT, "What is the code word?")
+    again = prompt(loaded, TEXT, "What is the code word?")
+    states.load(states.find(again), loaded, again)
+    restored, new = read(loaded, again)
+    assert new <= 6
+    assert torch.equal(restored, logits)
+
+
+def test_the_longest_beginning_is_found(states, loaded):
+    saved(states, loaded, TEXT, "What is the code word?")
+    more = TEXT + "And a line that the first text has not. " * 9 + "\n\n"
+    saved(states, loaded, more, "What is the code word?")
+    assert len(list(states.folder.iterdir())) == 1  # it begins alike, and replaced the shorter
+    saved(states, loaded, "x " * 300, "Anything")
+    wanted = prompt(loaded, more, "And now?")
+    found = states.find(wanted)
+    assert len(wanted.ids) - found.tokens < 40
+    assert states.find(prompt(loaded, "Hello")) is None
+
+
+def test_little_is_not_worth_a_file(states, loaded):
+    loaded.memory.forget()
+    read(loaded, prompt(loaded, "Hello"))
+    assert states.save_prompt(loaded.memory) == 0
+    assert not states.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kv": "int8"}, "saved with int8 KV, now bf16"),
+        ({"quant": "int4"}, "saved with int4 weights, now bf16"),
+        ({"model": "0123"}, "saved of other weights"),
+        ({"program": "0"}, "saved by another version of qwen35"),
+        ({"images": "x"}, "saved with pictures cut otherwise"),
+        ({"numbers": "bfloat16"}, "saved with bfloat16 activations, now float32"),
+    ],
+)
+def test_a_difference_is_named(states, loaded, change, said):
+    right = dict(states.fingerprint)
+    states.fingerprint.update(change)
+    loaded.memory.forget()
+    read(loaded, prompt(loaded, TEXT, "q"))
+    states.save(loaded.memory, "20261126-0000-aaaa")
+    states.fingerprint.update(right)
+    assert states.find(prompt(loaded, TEXT, "q")) is None
+    assert states.load_session("20261126-0000-aaaa", loaded) == 0
+    assert states.problem == said
+    assert states.of_session("20261126-0000-aaaa").exists()  # of use to who runs it so again
+
+
+def test_every_setting_that_matters_is_in_the_fingerprint():
+    one = fingerprint(opened())
+    assert one == fingerprint(opened())
+    assert fingerprint(opened(kv_dtype="int8")) != one
+    assert fingerprint(opened(image_max_tokens=16)) != one
+    assert fingerprint(replace(opened(), image_limits=None)) != one
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "nonsense"])
+def test_what_is_damaged_is_said_removed_and_read_again(states, loaded, damage):
+    logits, _ = saved(states, loaded, TEXT, "What is it?")
+    [path] = states.folder.iterdir()
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        del data[-500:]
+    elif damage == "flip":
+        data[-5_000] ^= 8
+    else:
+        data = b"nonsense"
+    path.write_bytes(data)
+    wanted = prompt(loaded, TEXT, "What is it?")
+    found = states.find(wanted)
+    if found is not None:
+        assert states.load(found, loaded, wanted) == 0
+    assert states.problem == "the saved state was damaged and is removed"
+    assert not path.exists()
+    again, new = read(loaded, wanted)
+    assert new == len(wanted.ids)
+    assert torch.equal(again, logits)
+
+
+def test_the_least_used_files_go_first(tmp_path, loaded):
+    states = States(tmp_path / "states", loaded.opened, cap_bytes=10**9)
+    size = 0
+    for number in range(4):
+        loaded.memory.forget()
+        read(loaded, prompt(loaded, f"{number} " + TEXT, "q"))
+        size = states.save(loaded.memory, f"s{number}")
+        os.utime(states.of_session(f"s{number}"), (number, number))
+    states.cap_bytes = 3 * size + size // 2
+    os.utime(states.of_session("s0"), (99, 99))  # used again
+    states.save(loaded.memory, "s4")
+    assert {path.stem for path in states.folder.iterdir()} == {"s0", "s3", "s4"}
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_its_name(tmp_path, loaded):
+    (tmp_path / "file").write_text("")
+    states = States(tmp_path / "file" / "states", loaded.opened)
+    loaded.memory.forget()
+    read(loaded, prompt(loaded, TEXT, "q"))
+    with pytest.raises(Qwen35Error, match="could not be saved in"):
+        states.save_prompt(loaded.memory)
+
+
+def test_the_newest_places_and_the_first_are_chosen(loaded):
+    loaded.memory.forget()
+    read(loaded, prompt(loaded, TEXT, "q"))
+    one = loaded.memory.places[0].state
+    places = [Place(one, kept=False) for _ in range(5)]
+    assert chosen(places, 3 * one.nbytes) == [places[0], *places[3:]]
+    assert chosen(places, 0) == [places[0], places[4]]
+    assert chosen([], 1) == []
