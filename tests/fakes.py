@@ -12,10 +12,12 @@ from torch import Tensor
 from qwen35cli.app.estimate import Estimate, Setting, planned
 from qwen35cli.app.load import Loaded, Opened, Source
 from qwen35cli.cli.signals import Stop
-from qwen35cli.engine.runner import Prefill, Prompt
+from qwen35cli.engine.memory import Memory
+from qwen35cli.engine.runner import Prefill, Prompt, State
 from qwen35cli.errors import DoesNotFitError
 from qwen35cli.images.resize import ImageLimits
 from qwen35cli.kernels import select
+from qwen35cli.model.cache import Saved
 from qwen35cli.model.config import Config
 from qwen35cli.quant.plan import recipe
 from qwen35cli.text.tokenizer import SpecialTokens
@@ -44,6 +46,9 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
+    def encode_marked(self, text: str, marks: Sequence[int]) -> tuple[list[int], list[int]]:
+        return self.encode(text), [len(text[:mark].encode()) for mark in marks]
+
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < 256 else LITERALS[token - 256].encode()
 
@@ -55,36 +60,53 @@ class ScriptedDecoder:
     """Stands in for a Runner: whatever it reads, its logits name the next token of the script."""
 
     def __init__(self, turns: Sequence[Sequence[str]], capacity: int, chunk: int = 64) -> None:
+        config = fake_config()
+        self.model = SimpleNamespace(config=config)
+        self.cache = SimpleNamespace(reaches=lambda length: False)
         self.capacity = capacity
-        self.length = 0
+        self.drafter = None
         self.op_by_op: str | None = None
-        self.prompts: list[Prompt] = []  # every prompt that was read to its end
+        self.prompts: list[Prompt] = []  # all that was there when an answer began
+        self._ids: list[int] = []
         self._chunk = chunk
         self._tokenizer = ByteTokenizer()
         self._turns = [list(turn) for turn in turns]
         self._script: Iterator[int] = iter(())
 
-    def reset(self) -> None:
-        self.length = 0
+    @property
+    def length(self) -> int:
+        return len(self._ids)
 
-    def prefill(self, prompt: Prompt) -> Iterator[Prefill]:
-        total = len(prompt.ids)
-        turn = self._turns.pop(0)
-        if turn[0] == CTRL_C:  # at the very start: while the prompt is read
+    def reset(self) -> None:
+        self._ids.clear()
+
+    def snapshot(self) -> State:
+        return State(Saved(self.length, 0, (), None), None)
+
+    def restore(self, state: State) -> None:
+        del self._ids[state.length :]
+
+    def check_room(self, tokens: int) -> None:
+        assert tokens <= self.capacity
+
+    def prefill(self, prompt: Prompt, *, logits: bool = True) -> Iterator[Prefill]:
+        total, start = len(prompt.ids), self.length
+        if self._turns and self._turns[0][0] == CTRL_C:  # while the prompt is read
             signal.raise_signal(signal.SIGINT)
-            turn = turn[1:]
-        self._script = self._tokens(turn)
+            del self._turns[0][0]
+        if logits:
+            self._script = self._tokens(self._turns.pop(0))
         for stop in [*range(self._chunk, total, self._chunk), total]:
-            self.length = stop
-            if stop == total:
-                self.prompts.append(prompt)
-            yield Prefill(stop, total, self._logits() if stop == total else None)
+            self._ids[start:] = prompt.ids[:stop]
+            if stop == total and logits:
+                self.prompts.append(Prompt(tuple(self._ids)))
+            yield Prefill(stop, total, self._logits() if stop == total and logits else None)
 
     def ahead(self, sampler: object) -> None:
         """It draws nothing by itself."""
 
     def step(self, token: int) -> Tensor:
-        self.length += 1
+        self._ids.append(token)
         return self._logits()
 
     def _logits(self) -> Tensor:
@@ -117,10 +139,15 @@ def _stop_requested() -> bool:
     return isinstance(stop, Stop) and stop.requested
 
 
+def fake_config() -> Config:
+    """Of a tiny model whose pictures are what `ByteTokenizer` takes for them."""
+    return Config.from_dict(tiny_config() | {"image_token_id": ByteTokenizer().special.image_pad})
+
+
 def fake_opened(*, ctx: int = 4_096, thinking: bool = False) -> Opened:
     """What `open_model` gives, with no checkpoint behind it."""
     cpu = torch.device("cpu")
-    config = Config.from_dict(tiny_config())
+    config = fake_config()
     setting = Setting(ctx=ctx, device="cpu")
     return Opened(
         source=Source("fake", Path(), None),
@@ -139,4 +166,4 @@ def fake_opened(*, ctx: int = 4_096, thinking: bool = False) -> Opened:
 def fake_loaded(opened: Opened, turns: Sequence[Sequence[str]]) -> Loaded:
     """What `load` gives: a model that follows the script."""
     decoder = ScriptedDecoder(turns, opened.ctx)
-    return Loaded(opened=opened, runner=decoder, load_s=0.5)  # type: ignore[arg-type]
+    return Loaded(opened=opened, memory=Memory(decoder), load_s=0.5)  # type: ignore[arg-type]

@@ -15,14 +15,19 @@ from qwen35cli.cli import run
 from tests import fakes
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 300  # seconds; a loaded machine takes long to import torch
+PATIENCE = 20
 
 
 def environment(**more: str) -> dict[str, str]:
     """Variables to run the command with: none of our own, nothing written to the home folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("QWEN35")}
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "QWEN35_NO_HISTORY": "1"}
+    own = {
+        "PYTHONPATH": paths,
+        "OMP_NUM_THREADS": "1",
+        "QWEN35_NO_HISTORY": "1",
+        "QWEN35_NO_SAVE": "1",
+    }
     return kept | own | more
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from qwen35cli.app.conversation import Conversation, Thought
+from qwen35cli.app.conversation import Conversation, Options
 from qwen35cli.app.question import Question
+from qwen35cli.app.turn import Thought
 from qwen35cli.engine.runner import Prefill
 from qwen35cli.engine.sampling import Sampling
 from qwen35cli.text.stream import Piece
@@ -17,7 +18,8 @@ def talk(turns, *, thinking=False, system=None, ctx=4_096):
     conversation = Conversation(opened, system=system, thinking=thinking)
 
     def ask(text, max_tokens=1_000):
-        return conversation.answer(loaded, Question(text), Sampling(), max_tokens)
+        options = Options(sampling=Sampling(), max_tokens=max_tokens, loop_guard=False)
+        return conversation.answer(loaded, Question.of(text), options)
 
     def read():
         tokenizer = fakes.ByteTokenizer()
@@ -29,7 +31,7 @@ def talk(turns, *, thinking=False, system=None, ctx=4_096):
 def test_events_come_in_order():
     conversation, ask, _ = talk([["ab", "</think>", "\n\nc"]], thinking=True)
     events = list(ask("q" * 100))
-    assert [event.done for event in events if isinstance(event, Prefill)] == [64, 121]
+    assert [event.done for event in events if isinstance(event, Prefill)] == [64, 119, 121]
     texts = [(e.channel, e.text) for e in events if isinstance(e, Piece) and e.text]
     assert texts == [("reasoning", "a"), ("reasoning", "b"), ("answer", "c")]
     [thought] = [event for event in events if isinstance(event, Thought)]
@@ -102,7 +104,7 @@ def test_stopped_while_the_prompt_is_read_nothing_is_remembered():
         (["hi"], False, 4_096, "stop", "off"),
         (["x" * 2_000], False, 4_096, "length", "off"),
         (["x" * 99], False, 40, "context", "off"),
-        (["x" * 99], True, 40, "context", "none"),
+        (["x" * 99], True, 40, "context", "off"),
         (["x"], True, 4_096, "stop", "none"),
         (["x", "</think>", "x" * 2_000], True, 4_096, "length", "model"),
     ],

@@ -11,6 +11,12 @@ from tests.fakes import LITERALS
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_saved(monkeypatch):
+    """Calls in this process leave nothing behind, unless a test says where."""
+    monkeypatch.setenv("QWEN35_NO_SAVE", "1")
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("checkpoint")

@@ -374,7 +374,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_numbers(call):
 
 
 def test_an_unforeseen_error_is_one_line_unless_asked(call, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("boom")
 
     monkeypatch.setattr(fakes.ScriptedDecoder, "prefill", broken)

@@ -1,213 +1,474 @@
-"""Questions in, pieces of answer out, and the memory of what was said."""
+"""Questions in, pieces of answer out, and the turns that were taken.
 
-import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from typing import Literal
+What the model has read of them is the business of `engine/memory`: each turn hands it the whole
+conversation, and it reads what is new. So taking back, editing or repeating a turn is a change to a
+list.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Self
 
 from qwen35cli.engine.ahead import run_ahead
 from qwen35cli.engine.depth import Rounds
-from qwen35cli.engine.generate import generate
+from qwen35cli.engine.generate import Step, generate
+from qwen35cli.engine.guards import AnswerGuard, ThinkingGuard
+from qwen35cli.engine.memory import Memory
 from qwen35cli.engine.runner import Prefill, Prompt
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.engine.speculate import speculate
-from qwen35cli.errors import ContextFullError
-from qwen35cli.images.preprocess import Patches
-from qwen35cli.text.stream import Channel, Piece, Splitter
-from qwen35cli.text.template import Message, Text, render
+from qwen35cli.engine.steering import Constraint, Masked, Steering, Together
+from qwen35cli.errors import ContextFullError, UsageError
+from qwen35cli.text.stream import Piece
+from qwen35cli.text.template import Message, Rendered, Text, rendered
+from qwen35cli.text.tokenizer import Tokenizer
 
+from . import budget
+from .estimate import size
 from .load import Loaded, Opened, memory_errors
 from .question import Question
+from .turn import ClosedBy, Finish, Progress, Result, Thought
 
-Finish = Literal["stop", "length", "context", "interrupted"]
-ClosedBy = Literal["model", "off", "none"]
 ROOM = 1_024  # tokens of answer that a hint makes room for
+WORTH_A_REASON = 64  # tokens read again, from which on it is said why
+
+__all__ = ["Conversation", "Options", "Result", "Thought", "Turn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How a turn ended, with everything that was counted."""
+class Options:
+    """How an answer is made."""
 
-    answer: str
-    reasoning: str
-    finish_reason: Finish
-    closed_by: ClosedBy  # what ended the thinking
-    prompt_tokens: int
-    image_tokens: int
-    reasoning_tokens: int
-    answer_tokens: int
-    context_tokens: int  # in the context after this turn
-    thinking_s: float
-    first_token_s: float | None  # from the question to the first token; None: there was none
-    prefill_s: float
-    decode_s: float
-    total_s: float
-    rounds: Rounds | None  # of drafts, where the answer was made with some
+    sampling: Sampling
+    max_tokens: int = 32_768  # of the answer alone
+    think_budget: int | None = budget.BUDGET  # tokens; None for no limit
+    answer_reserve: int | None = None  # tokens that the thinking leaves; None: a default that fits
+    loop_guard: bool = True
+    constraint: Constraint | None = None  # fresh, for one answer
 
-    @property
-    def prefill_rate(self) -> float | None:
-        """Prompt tokens per second."""
-        return self.prompt_tokens / self.prefill_s if self.prefill_s else None
 
-    @property
-    def decode_rate(self) -> float | None:
-        """Generated tokens per second, the first left out: the prefill made it."""
-        tokens = self.reasoning_tokens + self.answer_tokens - 1
-        return tokens / self.decode_s if tokens > 0 and self.decode_s else None
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A question and what came of it.
+
+    Attributes:
+        thinking: the mode it was asked in.
+        answer: the visible text, as the next turns read it.
+        finish: why it ended; None: there is no answer yet.
+        tokens: all that was generated; empty where only the text is known.
+        sampling: by which the tokens were drawn.
+        counts: what was counted, by the names of `Result`.
+    """
+
+    question: Question
+    thinking: bool
+    answer: str = ""
+    reasoning: str = ""
+    finish: Finish | None = None
+    closed_by: ClosedBy = "none"
+    tokens: list[int] = field(default_factory=list)
+    sampling: Sampling | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
-    """The thinking was closed after so many tokens and seconds."""
+class Part:
+    """What takes room in the context."""
 
+    name: str
     tokens: int
-    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What watches over an answer; `steering` is all of it together."""
+
+    thinking: ThinkingGuard | None
+    answer: AnswerGuard | None
+    steering: Steering
+
+    @classmethod
+    def over(
+        cls, thinks: bool, options: Options, shared: budget.Room | None, tokenizer: Tokenizer
+    ) -> Self:
+        """Guards over an answer that begins with thinking, or not."""
+        end_think = tokenizer.special.end_think if thinks else None
+        thinking = answer = None
+        parts: list[Steering] = []
+        if shared is not None:
+            thinking = budget.thinking_guard(tokenizer, shared, loops=options.loop_guard)
+            parts.append(thinking)
+        if options.constraint is not None:
+            opening = budget.opening(tokenizer)
+            parts.append(Masked(options.constraint, end_think=end_think, opening=opening))
+        elif options.loop_guard:
+            answer = AnswerGuard(end_think=end_think)
+            parts.append(answer)
+        return cls(thinking, answer, Together(*parts))
+
+    @property
+    def closed_by(self) -> ClosedBy:
+        """What ended the thinking that is over."""
+        return (self.thinking and self.thinking.closed_by) or "model"
 
 
 class Conversation:
     """What was said so far, and how the next answer is made.
 
     Attributes:
-        result: of the last turn, however it ended; None before the first.
+        thinking: the mode of the turns to come.
+        turns: oldest first.
+        result: of the last answer, however it ended; None before the first.
+        reading_again: why the next turn may have to read what was read before.
     """
 
-    def __init__(self, opened: Opened, *, system: str | None, thinking: bool) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        *,
+        system: str | None,
+        thinking: bool,
+        keep_thinking: bool = False,
+        tools: Sequence[Mapping[str, object]] = (),
+    ) -> None:
         self.opened = opened
+        self.system = system
         self.thinking = thinking
+        self.keep_thinking = keep_thinking
+        self.tools = tools
+        self.turns: list[Turn] = []
         self.result: Result | None = None
-        self._system = Message("system", (Text(system),)) if system else None
-        self._messages: list[Message] = []
-        self._patches: list[Patches] = []
+        self.reading_again: str | None = None
+
+    # -- the turns ------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Forget everything but the system prompt."""
-        self._messages.clear()
-        self._patches.clear()
+        self.turns.clear()
 
-    def prompt(self, question: Question) -> Prompt:
+    def replace_system(self, text: str | None) -> None:
+        """Say something else before the first question."""
+        self.system = text or None
+        self.reading_again = "system prompt changed"
+
+    def undo(self, count: int = 1) -> list[Turn]:
+        """Take back the last turns; they are given, oldest first.
+
+        Raises:
+            UsageError: there are not so many.
+        """
+        if not 1 <= count <= len(self.turns):
+            raise UsageError(
+                f"cannot take back {count:,} of {len(self.turns):,} turns"
+                if self.turns
+                else "there is no turn to take back",
+                "/undo" if self.turns else "",
+            )
+        taken = self.turns[-count:]
+        del self.turns[-count:]
+        return taken
+
+    def last(self) -> Turn:
+        """The last turn.
+
+        Raises:
+            UsageError: nothing was asked yet.
+        """
+        if not self.turns:
+            raise UsageError("nothing was asked yet")
+        return self.turns[-1]
+
+    # -- prompts --------------------------------------------------------------------------------
+
+    def prompt(self, question: Question, *, thinking: bool | None = None) -> Prompt:
         """The whole conversation with `question` at its end, as ids and pictures.
 
         Raises:
             ContextFullError: it leaves no room to answer.
         """
-        messages = [*self._messages, question.message]
-        if self._system:
-            messages.insert(0, self._system)
-        ids = render(messages, self.opened.tokenizer, thinking=self.thinking)
-        _check_room(len(ids), self.opened)
-        new = (picture.patches for picture in question.pictures)
-        return Prompt(tuple(ids), (*self._patches, *new))
+        return self._asking(self.turns, question, self._mode(thinking))[0]
+
+    def context(self) -> list[Part]:
+        """What fills the context now: the system prompt, and each turn with its pictures."""
+        if not self.turns:
+            return []
+        view = self._history(self.turns)
+        return self._parts(view, [turn.question for turn in self.turns], view.messages[-1])
+
+    def parts_of(self, question: Question) -> list[Part]:
+        """The same, of the prompt with `question` at its end."""
+        _, view = self._asking(self.turns, question, self.thinking)
+        asked = [*(turn.question for turn in self.turns), question]
+        return self._parts(view, asked, len(view.ids))
+
+    def _parts(self, view: Rendered, asked: Sequence[Question], end: int) -> list[Part]:
+        parts = [Part("system prompt", view.system)] if view.system else []
+        messages = [*view.messages[1 if self.system else 0 :]]
+        starts, at = [], 0
+        for number in range(len(asked)):
+            starts.append(messages[at])
+            answered = number < len(self.turns) and self.turns[number].answer
+            at += 2 if answered else 1
+        starts[0] = max(starts[0], view.system)
+        for number, (start, stop) in enumerate(pairwise([*starts, end]), 1):
+            pictures = asked[number - 1].pictures
+            tokens = sum(picture.patches.tokens for picture in pictures)
+            for picture in pictures:
+                parts.append(Part(f"turn {number}, {picture.name}", picture.patches.tokens))
+            parts.append(Part(f"turn {number}", stop - start - tokens))
+        return parts
+
+    def _mode(self, thinking: bool | None) -> bool:
+        return self.thinking if thinking is None else thinking
+
+    def _messages(self, turns: Sequence[Turn]) -> list[Message]:
+        messages = [Message("system", (Text(self.system),))] if self.system else []
+        for turn in turns:
+            messages.append(turn.question.message)
+            if turn.answer:
+                reasoning = turn.reasoning if turn.thinking else None
+                messages.append(Message("assistant", (Text(turn.answer),), reasoning))
+        return messages
+
+    def _asking(
+        self, turns: Sequence[Turn], question: Question, thinking: bool
+    ) -> tuple[Prompt, Rendered]:
+        view = rendered(
+            [*self._messages(turns), question.message],
+            self.opened.tokenizer,
+            thinking=thinking,
+            tools=self.tools,
+            keep_thinking=self.keep_thinking,
+        )
+        _check_room(len(view.ids), self.opened)
+        pictures = [picture for turn in turns for picture in turn.question.pictures]
+        patches = tuple(picture.patches for picture in (*pictures, *question.pictures))
+        kept = (view.system, view.turn)
+        return Prompt(tuple(view.ids), patches, view.marks, kept), view
+
+    def _history(self, turns: Sequence[Turn]) -> Rendered:
+        """The turns as they stand before a next question, which is a last border in `messages`."""
+        return rendered(
+            [*self._messages(turns), Message("user", (Text("?"),))],
+            self.opened.tokenizer,
+            thinking=False,
+            tools=self.tools,
+            keep_thinking=self.keep_thinking,
+        )
+
+    # -- answers --------------------------------------------------------------------------------
 
     def answer(
-        self, loaded: Loaded, question: Question, sampling: Sampling, max_tokens: int
+        self,
+        loaded: Loaded,
+        question: Question,
+        options: Options,
+        *,
+        thinking: bool | None = None,
     ) -> Generator[Prefill | Piece | Thought, None, None]:
         """Progress while the prompt is read, then for each token the text it completes.
 
         Closing the iterator stops the answer. What was said until then is kept: the question once
         the first token was made, the answer as far as it came. `result` is set in every case.
+
+        Args:
+            thinking: the mode of this turn, where it is not that of the conversation.
         """
-        turn = _Turn(thinking=self.thinking)
-        prompt = self.prompt(question)
-        splitter = Splitter(self.opened.tokenizer, thinking=self.thinking)
-        stop = self.opened.tokenizer.stop_ids
-        # Everything is read again each turn: the one place that turn memory will change.
-        loaded.runner.reset()
-        sampler = Sampler(sampling, self.opened.tokenizer.vocab_size)
-        rounds = None
-        if (depth := loaded.depth) is None:
-            ahead = loaded.runner.ahead(sampler)
-            if ahead is None:
-                steps = generate(loaded.runner, prompt, sampler, stop=stop)
-            else:
-                steps = run_ahead(loaded.runner, ahead, prompt, sampler, stop=stop)
-        else:
-            rounds = Rounds()
-            steps = speculate(loaded.runner, prompt, sampler, stop=stop, depth=depth, rounds=rounds)
+        turn = Turn(question, self._mode(thinking))
+        yield from self._run(loaded, turn, options, said=())
+
+    def regenerate(
+        self, loaded: Loaded, options: Options
+    ) -> Generator[Prefill | Piece | Thought, None, None]:
+        """Answer the last question again; the old answer goes when the new one begins.
+
+        Raises:
+            UsageError: nothing was asked yet.
+        """
+        old = self.last()
+        turn = Turn(old.question, self.thinking)
+        self.turns.pop()
+        try:
+            yield from self._run(loaded, turn, options, said=())
+        finally:
+            if turn not in self.turns:
+                self.turns.append(old)
+
+    def go_on(
+        self, loaded: Loaded, options: Options
+    ) -> Generator[Prefill | Piece | Thought, None, None]:
+        """Go on with an answer, or its thinking, where it was cut; only the new text is yielded.
+
+        Raises:
+            UsageError: there is nothing to go on with.
+        """
+        old = self.last()
+        if old.finish == "stop":
+            raise UsageError("the last answer is complete", "ask for more, or /regen")
+        turn = replace(old, tokens=list(old.tokens))
+        said = old.tokens or self._spelled(old)
+        self.turns.pop()
+        try:
+            sampling = old.sampling or options.sampling
+            yield from self._run(loaded, turn, replace(options, sampling=sampling), said=said)
+        finally:
+            if turn not in self.turns:
+                self.turns.append(old)
+
+    def go_on_from(
+        self, loaded: Loaded, text: str, options: Options
+    ) -> Generator[Prefill | Piece | Thought, None, None]:
+        """Put `text` in the place of the last answer and go on from its end."""
+        old = self.last()
+        edited = replace(old, answer=text, tokens=[], finish="interrupted", sampling=None)
+        self.turns[-1] = edited
+        yield from self.go_on(loaded, options)
+
+    def settle(self, loaded: Loaded) -> Iterator[Prefill]:
+        """Read the last answer as the next turns will see it, so that they need not.
+
+        An answer that was cut waits: what was read until then is what `go_on` needs.
+        """
+        if not self.turns or self.turns[-1].finish not in ("stop", "loop"):
+            return
+        view = self._history(self.turns)
+        length = view.messages[-1]
+        marks = tuple(mark for mark in view.marks if mark <= length)
+        patches = tuple(p.patches for turn in self.turns for p in turn.question.pictures)
+        prompt = Prompt(tuple(view.ids[:length]), patches, marks, (view.system,))
+        if length <= self.opened.ctx:
+            with memory_errors("reading the answer"):
+                yield from loaded.memory.prefill(prompt, logits=False)
+
+    def _spelled(self, turn: Turn) -> list[int]:
+        """The tokens of an answer of which only the text is known."""
+        tokenizer = self.opened.tokenizer
+        tokens = []
+        if turn.thinking:
+            tokens = tokenizer.encode(turn.reasoning)
+            if turn.closed_by != "none":
+                tokens += tokenizer.encode("\n") if turn.reasoning else []
+                tokens += [tokenizer.special.end_think, *tokenizer.encode("\n\n")]
+        return tokens + tokenizer.encode(turn.answer)
+
+    def _run(
+        self, loaded: Loaded, turn: Turn, options: Options, *, said: Sequence[int]
+    ) -> Generator[Prefill | Piece | Thought, None, None]:
+        """Make the answer of `turn`, from behind what it `said` already."""
+        memory, tokenizer = loaded.memory, self.opened.tokenizer
+        asked, view, shared = self._prepared(turn, options, said)
+        guards = Guards.over(turn.thinking, options, shared, tokenizer)
+        prompt = replace(asked, ids=(*asked.ids, *said))
+        progress = Progress(tokenizer, thinking=turn.thinking, prompt=prompt)
+        sampler = Sampler(options.sampling, tokenizer.vocab_size)
+        sampler.take(said)
+        for token in said:
+            guards.steering.take(token)
+            progress.replay(token)
+        stop = tokenizer.stop_ids
+        rounds = Rounds() if loaded.depth is not None else None
+        steps = _steps(loaded, prompt, sampler, guards.steering, stop, rounds)
         try:
             with memory_errors("answering"):
                 for step in steps:
                     if isinstance(step, Prefill):
                         yield step
                         continue
-                    yield from turn.take(step.token, splitter, stop)
+                    for event in progress.take(step.token, stop):
+                        if isinstance(event, Thought):
+                            event = replace(event, closed_by=guards.closed_by)
+                        yield event
                     if step.finish is not None:
-                        turn.finish = step.finish
-                    elif turn.answer_tokens >= max_tokens:
-                        turn.finish = "length"
+                        progress.finish = step.finish
+                    elif progress.answer_tokens >= options.max_tokens:
+                        progress.finish = "length"
                         break
-                yield turn.add(splitter.flush())
+                yield progress.flush()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            memory.distrust()
+            raise
         finally:
-            self.result = turn.result(prompt, self.opened, loaded.runner.length, rounds)
-            if turn.first is not None:
-                self._remember(question, self.result.answer)
+            steps.close()
+            memory.follow(progress.tokens)
+            if progress.closed_by == "model":
+                progress.closed_by = guards.closed_by
+            if guards.answer is not None and guards.answer.keep is not None:
+                progress.cut(guards.answer.keep)
+            again = self._why_again(view, memory)
+            self.result = progress.result(memory.reused, memory.length, rounds, again)
+            if progress.first is not None:
+                looped = progress.finish == "loop"  # cut to one copy: only the text is right
+                turn.tokens = [] if looped else [*said, *progress.tokens]
+                turn.sampling = options.sampling
+                turn.answer, turn.reasoning = self.result.whole_answer, self.result.reasoning
+                turn.finish, turn.closed_by = self.result.finish_reason, self.result.closed_by
+                turn.counts = self.result.counts
+                self.turns.append(turn)
 
-    def _remember(self, question: Question, answer: str) -> None:
-        self._messages.append(question.message)
-        self._patches.extend(picture.patches for picture in question.pictures)
-        if answer:
-            self._messages.append(Message("assistant", (Text(answer),)))
-
-
-class _Turn:
-    """What is counted while an answer is made."""
-
-    def __init__(self, *, thinking: bool) -> None:
-        self.finish: Finish = "interrupted"  # until the model, or a limit, ends it
-        self.first: float | None = None  # when the first token came
-        self._closed_by: ClosedBy = "none" if thinking else "off"
-        self._text: dict[Channel, list[str]] = {"reasoning": [], "answer": []}
-        self._reasoning_tokens = 0
-        self.answer_tokens = 0
-        self._start = time.perf_counter()
-        self._thought: float | None = None  # when the thinking was closed
-
-    def take(
-        self, token: int, splitter: Splitter, stop: frozenset[int]
-    ) -> Iterator[Piece | Thought]:
-        """Count `token` and give the text it completes, which may be none."""
-        now = time.perf_counter()
-        self.first = self.first or now
-        channel = splitter.channel
-        piece = self.add(splitter.feed(token))
-        closed = channel != splitter.channel
-        if closed:
-            self._closed_by, self._thought = "model", now
-        elif token in stop:
-            pass
-        elif channel == "reasoning":
-            self._reasoning_tokens += 1
-        elif self.answer_tokens or piece.text:  # not the blank line after the thinking
-            self.answer_tokens += 1
-        yield piece
-        if closed:
-            yield Thought(self._reasoning_tokens, now - self.first)
-
-    def add(self, piece: Piece) -> Piece:
-        self._text[piece.channel].append(piece.text)
-        return piece
-
-    def result(
-        self, prompt: Prompt, opened: Opened, context_tokens: int, rounds: Rounds | None
-    ) -> Result:
-        end = time.perf_counter()
-        first = self.first or end
-        return Result(
-            answer="".join(self._text["answer"]),
-            reasoning="".join(self._text["reasoning"]).rstrip("\n"),
-            finish_reason=self.finish,
-            closed_by=self._closed_by,
-            prompt_tokens=len(prompt.ids),
-            image_tokens=sum(patches.tokens for patches in prompt.images),
-            reasoning_tokens=self._reasoning_tokens,
-            answer_tokens=self.answer_tokens,
-            context_tokens=context_tokens,
-            thinking_s=(self._thought or end) - first,
-            first_token_s=None if self.first is None else first - self._start,
-            prefill_s=first - self._start,
-            decode_s=end - first,
-            total_s=end - self._start,
-            rounds=rounds,
+    def _prepared(
+        self, turn: Turn, options: Options, said: Sequence[int]
+    ) -> tuple[Prompt, Rendered, budget.Room | None]:
+        """The prompt of a turn, and how much may be thought; where nothing may, it is not begun."""
+        if turn.thinking and options.think_budget == 0 and not said:
+            turn.thinking = False
+        asked, view = self._asking(self.turns, turn.question, turn.thinking)
+        if not turn.thinking:
+            return asked, view, None
+        shared = budget.room(
+            len(asked.ids),
+            self.opened.ctx,
+            budget=options.think_budget,
+            reserve=options.answer_reserve,
+            closing_tokens=len(budget.closing(self.opened.tokenizer)),
+            largest_ctx=self.opened.largest_ctx,
         )
+        if shared.budget or said:
+            return asked, view, shared if shared.budget else None
+        turn.thinking = False
+        return (*self._asking(self.turns, turn.question, False), None)
+
+    def _why_again(self, view: Rendered, memory: Memory) -> str | None:
+        """Why more was read than the new message, where it was much."""
+        reason, self.reading_again = self.reading_again, None
+        read_before = view.messages[max(0, len(view.messages) - 2)]
+        if read_before - memory.reused < WORTH_A_REASON:
+            return None
+        return reason or (
+            f"older states were dropped to stay within {size(memory.cap_bytes)}"
+            if memory.dropped
+            else None
+        )
+
+
+def _steps(
+    loaded: Loaded,
+    prompt: Prompt,
+    sampler: Sampler,
+    steering: Steering,
+    stop: frozenset[int],
+    rounds: Rounds | None,
+) -> Generator[Prefill | Step, None, None]:
+    """The loop that suits what is loaded."""
+    memory = loaded.memory
+    if loaded.depth is not None and rounds is not None:
+        yield from speculate(
+            memory,
+            prompt,
+            sampler,
+            stop=stop,
+            depth=loaded.depth,
+            rounds=rounds,
+            steering=steering,
+        )
+        return
+    ahead = loaded.runner.ahead(sampler)
+    if ahead is not None:
+        yield from run_ahead(memory, ahead, prompt, sampler, stop=stop, steering=steering)
+    else:
+        yield from generate(memory, prompt, sampler, stop=stop, steering=steering)
 
 
 def _check_room(tokens: int, opened: Opened) -> None:

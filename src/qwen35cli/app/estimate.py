@@ -279,10 +279,17 @@ class Estimate:
             if not drafts:  # whose tokens are chosen on the host
                 buffers += sizes.draw_bytes(text)
             parts.append(_exact("decode_buffers", "decode buffers (132 SMs)", buffers))
-        snapshot = sizes.state_bytes(text) + sizes.conv_bytes(text, number)
-        label = f"turn snapshots: none kept ({size(snapshot)} each)"
+        place = "host memory" if setting.device == "cuda" else "what is left free"
+        label = f"turn snapshots: {size(self.state_bytes)} each, in {place}"
         parts.append(_exact("turn_snapshots", label, 0))
         return tuple(parts)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one snapshot: DeltaNet state and convolution rows of one sequence."""
+        text = self.model.config.text
+        number = ACTIVATION[self.setting.device]
+        return sizes.state_bytes(text) + sizes.conv_bytes(text, number)
 
     def _draft_head(self) -> int:
         """Bytes of the copied rows of the head, and their ids."""

@@ -17,6 +17,7 @@ import torch
 from qwen35cli.checkpoint.manifest import check_manifest
 from qwen35cli.checkpoint.read import Checkpoint, load_weights, open_checkpoint
 from qwen35cli.engine.depth import Adaptive, Depth, Fixed
+from qwen35cli.engine.memory import CAP_BYTES, Memory
 from qwen35cli.engine.runner import Runner
 from qwen35cli.errors import DoesNotFitError, ModelError, UsageError
 from qwen35cli.images.resize import ImageLimits
@@ -45,6 +46,7 @@ DEFAULT_QUANT: Format = "int4"
 KV_DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
 FLAGS = ("--ctx", "--kv-dtype", "--quant", "--mtp")  # of ask and chat, that change what is needed
 MOST_DRAFTS = 4
+FEWEST_STATES = 4  # to return to: the system prompt's and the last turn's
 MAX_JSON_BYTES = 16 * 2**20
 # In the errors of torch's CPU allocator, of CUDA outside torch's own, and of cuBLAS.
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
@@ -89,6 +91,7 @@ class Opened:
     kv_dtype: KVDtype = "bf16"
     mtp: Drafting = "off"
     tuned: Tuned = field(default_factory=dict)  # launches of GPU kernels that were measured here
+    states_bytes: int = CAP_BYTES  # of host memory for states to return to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +99,13 @@ class Loaded:
     """A model that is ready to answer."""
 
     opened: Opened
-    runner: Runner
+    memory: Memory
     load_s: float
     depth: Depth | None = None  # how far to look ahead, learned over all answers; None: never
+
+    @property
+    def runner(self) -> Runner:
+        return self.memory.runner
 
 
 def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None = None) -> Opened:
@@ -141,7 +148,22 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
         kv_dtype=options.kv_dtype,
         mtp=mtp,
         tuned=launches,
+        states_bytes=states_room(estimate.changed(ctx=ctx), free),
     )
+
+
+def states_room(estimate: Estimate, free: int) -> int:
+    """Bytes of host memory for states to return to: half of what is left, and room for a few.
+
+    Args:
+        estimate: of all else; on a GPU it is not in this memory.
+        free: bytes on the device.
+    """
+    if estimate.setting.device == "cuda":
+        left = free_bytes(torch.device("cpu"))
+    else:
+        left = free - estimate.total
+    return min(CAP_BYTES, max(left // 2, FEWEST_STATES * estimate.state_bytes))
 
 
 def load(opened: Opened, *, pictures: bool = True, drafts: bool | None = None) -> Loaded:
@@ -175,7 +197,8 @@ def load(opened: Opened, *, pictures: bool = True, drafts: bool | None = None) -
             draft_head=draft_head(model, opened.tokenizer) if drafts else None,
         )
     load_s = time.perf_counter() - start
-    return Loaded(opened=opened, runner=runner, load_s=load_s, depth=depth_of(opened.mtp))
+    memory = Memory(runner, opened.states_bytes)
+    return Loaded(opened=opened, memory=memory, load_s=load_s, depth=depth_of(opened.mtp))
 
 
 def depth_of(mtp: Drafting) -> Depth | None:

@@ -3,20 +3,24 @@
 import json
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, Protocol
 
-from qwen35cli.app.conversation import Conversation, Result, Thought
+from qwen35cli.app.conversation import Conversation
 from qwen35cli.app.load import Loaded
+from qwen35cli.app.turn import Result, Thought
 from qwen35cli.engine.runner import Prefill
 from qwen35cli.engine.sampling import Sampling
 from qwen35cli.text.sanitize import Sanitizer
 from qwen35cli.text.stream import Piece
 
+from .markdown import Markdown
+from .options import Flags
 from .report import as_json, explain_end
 from .signals import Stop
 from .terminal import Sink, Terminal
+from .thinking import Counted, Streamed, Thinking
 
 # What JSON lets through but a terminal should not see.
 UNSAFE = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -41,41 +45,61 @@ class TextView:
     """The answer on its sink, sanitised, with one newline at its end; the thinking on stderr."""
 
     def __init__(
-        self, sink: Sink, terminal: Terminal, *, raw: bool, stream: bool, show_thinking: bool
+        self,
+        sink: Sink,
+        *,
+        raw: bool = False,
+        stream: bool = True,
+        thinking: Thinking | None = None,
+        markdown: Markdown | None = None,
     ) -> None:
+        """Show one answer.
+
+        Args:
+            raw: leave the answer as it is.
+            stream: show each piece as it comes; otherwise the answer in the end.
+            thinking: how that is shown; None: not at all.
+            markdown: what renders the answer on its way to `sink`; None: it is text.
+        """
         self._sink = sink
-        self._terminal = terminal
         self._raw = raw
         self._stream = stream
-        self._show_thinking = show_thinking and not terminal.quiet
+        self._thinking = thinking
+        self._markdown = markdown
         self._clean = {"answer": Sanitizer(), "reasoning": Sanitizer()}
         self._begun = False  # something of the answer is out
-        self._hidden = 0  # tokens of thinking that were only counted
 
     def piece(self, piece: Piece) -> None:
         if piece.channel == "answer":
             if self._stream and piece.text:
-                self._begun = True
-                self._sink.write(self._safe(piece))
-        elif self._show_thinking:
-            self._terminal.thinking(self._safe(piece))
-        else:
-            self._hidden += 1
-            self._terminal.status(f"thinking · {self._hidden:,} tokens")
+                self._write(self._safe(piece))
+        elif self._thinking is not None:
+            self._thinking.piece(self._safe(piece))
 
     def thought(self, thought: Thought) -> None:
-        if self._show_thinking:
-            self._terminal.note(f"thought {thought.tokens:,} tokens, {thought.seconds:.1f} s")
+        if self._thinking is not None:
+            self._thinking.closed(thought)
 
     def end(self, result: Result) -> None:
         if not self._stream:
-            self._sink.write(self._safe(Piece("answer", result.answer)))
-        if result.answer or result.finish_reason != "interrupted":
+            self._write(self._safe(Piece("answer", result.answer)))
+        if self._markdown is not None:
+            self._markdown.end()
+        elif result.answer or result.finish_reason != "interrupted":
             self._sink.write("\n")
 
     def failed(self, message: str, hint: str) -> None:
-        if self._begun:
+        if self._markdown is not None:
+            self._markdown.end()
+        elif self._begun:
             self._sink.write("\n")
+
+    def _write(self, text: str) -> None:
+        self._begun = self._begun or bool(text)
+        if self._markdown is None:
+            self._sink.write(text)
+        else:
+            self._markdown.feed(text)
 
     def _safe(self, piece: Piece) -> str:
         if self._raw and piece.channel == "answer":
@@ -83,14 +107,51 @@ class TextView:
         return self._clean[piece.channel].feed(piece.text)
 
 
+def text_view(sink: Sink, terminal: Terminal, flags: Flags) -> TextView:
+    """The view of one answer of `ask`. Markdown is rendered on a terminal, and nowhere else."""
+    output = flags.output
+    shown: Thinking | None = None
+    if not terminal.quiet:
+        hidden = flags.thinking.hide_thinking
+        shown = Counted(terminal) if hidden else Streamed(terminal)
+    rendered = terminal.out_is_terminal and output.output is None and not output.no_markdown
+    return TextView(
+        sink,
+        raw=output.raw,
+        stream=not output.no_stream,
+        thinking=shown,
+        markdown=markdown(sink, terminal) if rendered else None,
+    )
+
+
+def markdown(sink: Sink, terminal: Terminal) -> Markdown:
+    """What renders an answer on its way to the terminal that stdout is."""
+    return Markdown(sink.write, lambda: terminal.columns or 80, color=terminal.out_color)
+
+
 class JsonView:
     """One object on one line at the end; with `lines`, also each piece as it comes."""
 
-    def __init__(self, sink: Sink, loaded: Loaded, sampling: Sampling, *, lines: bool) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        loaded: Loaded,
+        sampling: Sampling,
+        *,
+        lines: bool,
+        more: Callable[[Result], dict[str, Any]] = lambda result: {},
+    ) -> None:
+        """Show one answer.
+
+        Args:
+            lines: whether each piece is a line too.
+            more: what else the object says of an answer.
+        """
         self._sink = sink
         self._loaded = loaded
         self._sampling = sampling
         self._lines = lines
+        self._more = more
 
     def piece(self, piece: Piece) -> None:
         if self._lines and piece.text:
@@ -101,7 +162,8 @@ class JsonView:
 
     def end(self, result: Result) -> None:
         kind = {"type": "result"} if self._lines else {}
-        self._write(kind | as_json(result, self._loaded, self._sampling))
+        whole = as_json(result, self._loaded, self._sampling) | self._more(result)
+        self._write(kind | whole)
 
     def failed(self, message: str, hint: str) -> None:
         """Say in the stream itself that no result will come."""
@@ -113,22 +175,28 @@ class JsonView:
         self._sink.write(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
 
 
+def reading(event: Prefill, seconds: float) -> str:
+    """How much of a prompt is read after so many seconds, and how long the rest will take."""
+    new, done = event.total - event.start, event.done - event.start
+    left = f" · {seconds * (new / done - 1):.0f} s left" if done else ""
+    return f"reading {done:,} of {new:,} tokens{left}"
+
+
 def show(
     events: Generator[Prefill | Piece | Thought, None, None],
     conversation: Conversation,
     view: View,
     terminal: Terminal,
+    *,
+    explain: bool = True,
 ) -> tuple[Result, Stop]:
-    """Drive an answer to its end, or to the first Ctrl-C, and show it."""
+    """Drive an answer to its end, or to the first Ctrl-C, and show it; `explain` why it ended."""
     start = time.perf_counter()
     terminal.status("reading …")
     with closing(events), Stop() as stop:
         for event in events:
             if isinstance(event, Prefill):
-                left = (time.perf_counter() - start) * (event.total / event.done - 1)
-                terminal.status(
-                    f"reading {event.done:,} of {event.total:,} tokens · {left:.0f} s left"
-                )
+                terminal.status(reading(event, time.perf_counter() - start))
             elif isinstance(event, Piece):
                 view.piece(event)
             else:
@@ -138,5 +206,6 @@ def show(
     terminal.clear_status()
     assert conversation.result is not None
     view.end(conversation.result)
-    explain_end(conversation.result, conversation, terminal)
+    if explain or conversation.result.finish_reason == "interrupted":
+        explain_end(conversation.result, conversation, terminal)
     return conversation.result, stop

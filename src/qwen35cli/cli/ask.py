@@ -1,12 +1,12 @@
 """`qwen35 ask`: one answer, then exit."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import typer
 
 from qwen35cli.errors import InterruptedByUser, Qwen35Error, UsageError
 
-from . import stdin
+from . import stdin, structured
 from .options import Flags, ModelFlags, Prompt, grouped
 from .terminal import Sink, Terminal
 
@@ -70,42 +70,66 @@ def begin_reading(flags: ModelFlags) -> None:
 
 
 def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) -> None:
+    output = flags.output
+    schema = structured.read_schema(output.schema)
+    tools = structured.read_tools(output.tools)
     begin_reading(flags.model)
     from . import answer, report, start  # late: they import torch
 
-    output = flags.output
-    opened = start.open_model(flags, terminal, pictures=bool(flags.input.image))
-    conversation = start.begin(opened, flags)
-    question = start.question(opened, prompt, flags.input, terminal)
-    if question is None:
-        raise NOTHING
-    sampling = start.sampling(flags.sampling, thinking=conversation.thinking)
-    conversation.prompt(question)  # too long? said before the weights are read
-    for line in report.start_lines(opened, conversation):
-        (terminal.note if terminal.err_is_terminal else terminal.detail)(line)
+    goes_on = flags.session.go_on or flags.session.session is not None
+    opened = start.open_model(flags, terminal, pictures=goes_on or bool(flags.input.image))
+    conversation = start.begin(opened, flags, tools)
+    keeper = start.keeper(opened, flags.session)
+    with closing(keeper):
+        if goes_on:
+            start.resume(keeper, conversation, flags)
+        question = start.question(opened, prompt, flags.input, terminal)
+        if question is None:
+            raise NOTHING
+        if schema is not None:
+            question = structured.instructed(question, schema)
+        wanted = conversation.prompt(question)  # too long? said before the weights are read
+        found = keeper.states.find(wanted) if keeper.states is not None else None
+        if flags.input.dry_run:
+            report.dry_run(conversation, question, found, terminal)
+            return
+        for line in report.start_lines(opened, conversation):
+            (terminal.note if terminal.err_is_terminal else terminal.detail)(line)
 
-    loaded = start.load(opened, terminal, pictures=bool(question.pictures))
-    view: answer.View = (
-        answer.JsonView(sink, loaded, sampling, lines=output.stream_json)
-        if output.json or output.stream_json
-        else answer.TextView(
-            sink,
-            terminal,
-            raw=output.raw,
-            stream=not output.no_stream,
-            show_thinking=not flags.thinking.hide_thinking,
-        )
-    )
-    events = conversation.answer(loaded, question, sampling, flags.sampling.max_tokens)
-    try:
-        result, _ = answer.show(events, conversation, view, terminal)
-    except Qwen35Error as error:
-        view.failed(error.message, error.hint)
-        raise
-    if output.stats:
-        terminal.note(report.stats_line(result, opened.ctx))
-        terminal.note(report.memory_line(opened, result))
-    if result.rounds is not None:
-        terminal.detail(report.drafts_line(result.rounds))
-    if result.finish_reason == "interrupted":
-        raise InterruptedByUser("interrupted")
+        constraint = structured.constraint(schema, opened.tokenizer)
+        options = start.options(flags, thinking=conversation.thinking, constraint=constraint)
+        pictures = bool(wanted.images)
+        loaded = start.load(opened, terminal, pictures=pictures)
+        if keeper.states is not None:
+            if found is not None:
+                found_tokens = keeper.states.load(found, loaded, wanted)
+                terminal.detail(f"{found_tokens:,} tokens were read before")
+            if keeper.states.problem:
+                terminal.warn(keeper.states.problem)
+        view: answer.View
+        if output.json or output.stream_json:
+            more = structured.reader(schema, tools)
+            view = answer.JsonView(
+                sink, loaded, options.sampling, lines=output.stream_json, more=more
+            )
+        else:
+            view = answer.text_view(sink, terminal, flags)
+        keeper.save(conversation, question)
+        events = conversation.answer(loaded, question, options)
+        try:
+            result, _ = answer.show(events, conversation, view, terminal, explain=schema is None)
+        except Qwen35Error as error:
+            view.failed(error.message, error.hint)
+            raise
+        finally:
+            keeper.save(conversation)
+        if output.stats:
+            terminal.note(report.stats_line(result, opened.ctx))
+            terminal.note(report.memory_line(loaded, result))
+        if result.rounds is not None:
+            terminal.detail(report.drafts_line(result.rounds))
+        start.keep(keeper, loaded, result, terminal)
+        if result.finish_reason == "interrupted":
+            raise InterruptedByUser("interrupted")
+        if schema is not None:
+            structured.check(schema, result)

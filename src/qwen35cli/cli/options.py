@@ -34,6 +34,13 @@ def image_tokens(text: str | int) -> int:
     return 0 if text in ("full", 0) else tokens(text)
 
 
+def budget(text: str | int) -> int:
+    """Read a token count that may be 0, or `none` for no limit, given as -1."""
+    if text in ("none", -1):
+        return -1
+    return 0 if text in ("0", 0) else tokens(text)
+
+
 def contexts(text: str) -> tuple[int, ...]:
     """Read one token count or several, between commas: `8k,32k,256k`."""
     if re.fullmatch(r"\d{1,3}(,\d{3})+", text.strip()):  # one number, as we print them
@@ -169,6 +176,39 @@ class InputFlags(Group):
         ),
     ] = None
     image_max_tokens: ImageMaxTokens = 2048
+    dry_run: Annotated[
+        bool,
+        switch("Input", "Show the prompt, its tokens and whether it fits; no answer.", "--dry-run"),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFlags(Group):
+    """What is remembered from one call to the next."""
+
+    go_on: Annotated[
+        bool, switch("Session", "Go on with the conversation used last.", "--continue", "-c")
+    ] = False
+    session: Annotated[
+        str | None,
+        flag(
+            "Session",
+            "Go on with the conversation of this name, or begin it.",
+            "--session",
+            metavar="NAME",
+        ),
+    ] = None
+    no_save: Annotated[
+        bool, switch("Session", "Save nothing, and use nothing saved.", "--no-save", "-n")
+    ] = False
+    keep_thinking: Annotated[
+        bool,
+        switch(
+            "Session",
+            "Leave earlier thinking in the context, as no template does.",
+            "--keep-thinking",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +348,31 @@ class ThinkingFlags(Group):
             default="as the model was made",
         ),
     ] = None
+    think_budget: Annotated[
+        int,
+        flag(
+            "Thinking",
+            "Most tokens of thinking; 0 is --no-think, `none` no limit.",
+            "--think-budget",
+            metavar="N",
+            parser=budget,
+        ),
+    ] = 4096
+    answer_reserve: Annotated[
+        int | None,
+        flag(
+            "Thinking",
+            "Tokens of the context that thinking leaves to the answer.",
+            "--answer-reserve",
+            metavar="N",
+            parser=tokens,
+            default="1,024, or a quarter of a small context",
+        ),
+    ] = None
+    no_loop_guard: Annotated[
+        bool,
+        switch("Thinking", "Let thinking and answers repeat themselves.", "--no-loop-guard"),
+    ] = False
     hide_thinking: Annotated[
         bool, switch("Thinking", "Do not show the thinking.", "--hide-thinking")
     ] = False
@@ -339,7 +404,28 @@ class OutputFlags(Group):
     stream_json: Annotated[
         bool, switch("Output", "JSON lines as they come, the object last.", "--stream-json")
     ] = False
+    schema: Annotated[
+        str | None,
+        flag(
+            "Output",
+            "Hold the answer to a JSON schema: text, a file, or `name, age int`.",
+            "--schema",
+            metavar="SCHEMA",
+        ),
+    ] = None
+    tools: Annotated[
+        Path | None,
+        flag(
+            "Output",
+            "JSON file with functions the model may call; calls are in --json.",
+            "--tools",
+            metavar="FILE",
+        ),
+    ] = None
     no_stream: Annotated[bool, switch("Output", "The answer in one piece.", "--no-stream")] = False
+    no_markdown: Annotated[
+        bool, switch("Output", "Show the text as the model writes it.", "--no-markdown")
+    ] = False
     raw: Annotated[
         bool, switch("Output", "Keep control characters (pipe or file only).", "--raw")
     ] = False
@@ -354,6 +440,7 @@ class Flags(Group):
 
     input: InputFlags
     model: ModelFlags
+    session: SessionFlags
     sampling: SamplingFlags
     thinking: ThinkingFlags
     output: OutputFlags

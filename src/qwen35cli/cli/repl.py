@@ -1,30 +1,57 @@
 """The loop behind `qwen35 chat`: read a line, carry out a command or answer, again."""
 
-import shlex
+import time
+from collections.abc import Callable, Generator
 
-from qwen35cli.app import commands
-from qwen35cli.app.question import Picture, Question, load_pictures
-from qwen35cli.errors import InterruptedByUser, Qwen35Error, UsageError
+from qwen35cli.app import attachments, clipboard, commands, paths
+from qwen35cli.app.attachments import Draft, Typed
+from qwen35cli.app.background import Background
+from qwen35cli.app.load import Loaded
+from qwen35cli.app.question import Picture, Question, load_picture, load_pictures
+from qwen35cli.app.turn import Result, Thought
+from qwen35cli.engine.runner import Prefill
+from qwen35cli.errors import InterruptedByUser, Qwen35Error
+from qwen35cli.images.open import decode_image
+from qwen35cli.text.stream import Piece
 
-from . import answer, report, settings, start
-from .editor import Editor
+from . import answer, report, settings, slash, start
+from .adjust import Adjustable
+from .editor import Editor, Hooks
 from .options import Flags
 from .terminal import Terminal
+from .thinking import Counted, Streamed, Thinking, Window
+from .thumbnail import protocol, thumbnail
 
 NEARLY_FULL = 0.8
+SOON = 0.3  # seconds of waiting that pass without a word
+
+Events = Generator[Prefill | Piece | Thought, None, None]
 
 
 class Repl:
-    """A conversation with its terminal. Ctrl-C stops an answer, never the program."""
+    """A conversation with its terminal. Ctrl-C stops an answer, never the program.
+
+    Attributes:
+        draft: what is attached to the next message.
+        line: what stands in the input line at first: a message that was not answered comes back.
+        totals: tokens read, tokens generated and seconds of this run.
+    """
 
     def __init__(self, terminal: Terminal, flags: Flags) -> None:
-        self._terminal = terminal
-        self._flags = flags
-        self._opened = start.open_model(flags, terminal)
-        self._conversation = start.begin(self._opened, flags)
-        self._sampling = start.sampling(flags.sampling, thinking=self._conversation.thinking)
-        self._pictures: list[Picture] = []  # for the next message
-        self._draft = ""  # a message that was not answered returns to the input line
+        self.terminal = terminal
+        self.flags = flags
+        self.opened = start.open_model(flags, terminal)
+        self.conversation = start.begin(self.opened, flags)
+        self.keeper = start.keeper(self.opened, flags.session)
+        self.adjust = Adjustable(flags)
+        self.draft = Draft()
+        self.line = ""
+        self.totals = [0, 0, 0.0]
+        self.loaded: Loaded | None = None
+        self._background = Background()
+        self._shows = protocol(settings.environment()) if terminal.can_erase else None
+
+    # -- the run --------------------------------------------------------------------------------
 
     def run(self, prompt: str | None) -> None:
         """Talk until the user leaves.
@@ -32,27 +59,34 @@ class Repl:
         Raises:
             InterruptedByUser: two Ctrl-C on an empty line, or SIGTERM.
         """
-        first = start.question(self._opened, prompt, self._flags.input, self._terminal)
-        for line in report.start_lines(self._opened, self._conversation):
-            self._terminal.note(line)
-        self._loaded = start.load(self._opened, self._terminal)
-        self._terminal.clear_status()
-        if first is not None:
-            self._answer(first)
-        editor = Editor(settings.history_file())
+        try:
+            unanswered = start.resume(self.keeper, self.conversation, self.flags)
+            first = start.question(self.opened, prompt, self.flags.input, self.terminal)
+            for line in report.start_lines(self.opened, self.conversation):
+                self.terminal.note(line)
+            self.loaded = start.load(self.opened, self.terminal)
+            self.welcome_back(unanswered)
+            if first is not None:
+                self.ask(first)
+            self._loop()
+        finally:
+            self._leave()
+
+    def _loop(self) -> None:
+        editor = self._editor()
         warned = False
         while True:
             try:
-                line = editor.read(self._draft)
+                line = editor.read(self.line)
             except EOFError:
                 return
             except KeyboardInterrupt:
                 if warned:
                     raise InterruptedByUser("interrupted") from None
-                self._terminal.note("Ctrl-C again or Ctrl-D to leave")
+                self.terminal.note("Ctrl-C again or Ctrl-D to leave")
                 warned = True
                 continue
-            warned, self._draft = False, ""
+            warned, self.line = False, ""
             if not self._handle(line):
                 return
 
@@ -61,69 +95,246 @@ class Repl:
         try:
             command = commands.parse(line)
             if command is None:
-                if line.strip() or self._pictures:
-                    self._answer(Question(line, tuple(self._pictures)))
+                if line.strip() or self.draft.leading or self.draft.documents:
+                    self._send(line)
                 return True
-            match command[0].name:
-                case "/exit":
-                    return False
-                case "/image":
-                    self._attach(command[1])
-                case "/clear":
-                    self._conversation.clear()
-                    self._pictures.clear()
-                    self._terminal.note("cleared")
-                case "/help":
-                    for row in commands.help_lines():
-                        self._terminal.say(row)
+            return slash.run(self, *command)
         except KeyboardInterrupt:  # not in an answer: there Ctrl-C is a flag
-            self._terminal.say("(interrupted)")
+            self.terminal.say("(interrupted)")
         except InterruptedByUser:
             raise
         except Qwen35Error as error:
-            self._terminal.error(error.message, error.hint)
+            self.terminal.error(error.message, error.hint)
         return True
 
-    def _answer(self, question: Question) -> None:
-        """Answer and show it. A message whose prompt was not read to its end comes back."""
-        self._draft, flags = question.text, self._flags
-        view = answer.TextView(
-            self._terminal.stdout(),
-            self._terminal,
-            raw=False,
-            stream=not flags.output.no_stream,
-            show_thinking=not flags.thinking.hide_thinking,
+    def _leave(self) -> None:
+        """Save what can be saved; failing at that hides nothing else that went wrong."""
+        try:
+            self.wait(finish=True)
+            memory = None if self.loaded is None else self.loaded.memory
+            self.terminal.status("saving …")
+            kept = self.keeper.leave(memory)
+            self.terminal.clear_status()
+            if kept is not None:
+                self.terminal.note(report.kept_line(kept))
+        except KeyboardInterrupt:  # in a hurry: the text is saved already
+            self.terminal.clear_status()
+        except Qwen35Error as error:
+            self.terminal.error(error.message, error.hint)
+        finally:
+            self.keeper.close()
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def _send(self, line: str) -> None:
+        """Take a typed message apart, and ask it. What cannot be read returns to the line."""
+        try:
+            typed = self.draft.message(line, self.open_picture)
+        except Qwen35Error:
+            self.line = line
+            raise
+        self._tell(typed)
+        self.ask(typed.question, thinking=typed.thinking)
+
+    def ask(self, question: Question, *, thinking: bool | None = None) -> None:
+        """Answer a question and show it."""
+        mode = self.conversation.thinking if thinking is None else thinking
+        self.keeper.save(self.conversation, question)
+        options = self.adjust.options(thinking=mode)
+        self.show(
+            lambda loaded: self.conversation.answer(loaded, question, options, thinking=thinking),
+            question,
         )
-        events = self._conversation.answer(
-            self._loaded, question, self._sampling, flags.sampling.max_tokens
-        )
-        result, stop = answer.show(events, self._conversation, view, self._terminal)
+
+    def regenerate(self) -> None:
+        """Answer the last question again."""
+        question = self.conversation.last().question
+        options = self.adjust.options(thinking=self.conversation.thinking)
+        self.show(lambda loaded: self.conversation.regenerate(loaded, options), question)
+
+    def go_on(self, text: str | None = None) -> None:
+        """Go on with the last answer, or with `text` in its place."""
+        turn = self.conversation.last()
+        options = self.adjust.options(thinking=turn.thinking)
+        if text is None:
+            self.show(lambda loaded: self.conversation.go_on(loaded, options), None)
+        else:
+            self.show(lambda loaded: self.conversation.go_on_from(loaded, text, options), None)
+
+    def show(self, begin: Callable[[Loaded], Events], question: Question | None) -> None:
+        """Show an answer while it is made, and save it. A question without one comes back."""
+        assert self.loaded is not None
+        self.wait()
+        try:
+            view = self._view()
+            events = begin(self.loaded)
+            result, stop = answer.show(events, self.conversation, view, self.terminal)
+        except BaseException:
+            self._come_back(question)
+            raise
+        finally:
+            self.keeper.save(self.conversation)
+        if result.first_token_s is None:
+            self._come_back(question)
+        else:
+            self.draft = Draft()
+            self._told(result)
         if stop.leaving:
             raise InterruptedByUser("SIGTERM")
-        if result.first_token_s is None:
-            return
-        self._draft = ""
-        self._pictures.clear()
-        self._terminal.note(report.stats_line(result, self._opened.ctx))
-        if flags.output.stats:
-            self._terminal.note(report.memory_line(self._opened, result))
+        self._background.start(self.conversation.settle(self.loaded))
+
+    def wait(self, *, finish: bool = False) -> None:
+        """Have the model to oneself; with `finish`, once the last answer is read."""
+        began = time.perf_counter()
+        while self._background.running:
+            time.sleep(0.02)
+            if not finish:
+                self._background.ask_to_stop()
+            if time.perf_counter() - began > SOON:
+                self.terminal.status("reading the last answer …")
+        self.terminal.clear_status()
+        self._background.finish()
+
+    def _come_back(self, question: Question | None) -> None:
+        if question is not None and not self.line:
+            self.draft, self.line = attachments.reopened(question)
+
+    def _told(self, result: Result) -> None:
+        """The lines behind an answer."""
+        totals = self.totals
+        totals[0] += result.new_tokens
+        totals[1] += result.reasoning_tokens + result.answer_tokens
+        totals[2] += result.total_s
+        if self.adjust["stats"]:
+            self.terminal.note(report.stats_line(result, self.opened.ctx, drafts=False))
+        if self.flags.output.stats and self.loaded is not None:
+            self.terminal.note(report.memory_line(self.loaded, result))
         if result.rounds is not None:
-            self._terminal.detail(report.drafts_line(result.rounds))
-        if result.context_tokens > NEARLY_FULL * self._opened.ctx:
-            larger = self._opened.largest_ctx
-            self._terminal.warn(
-                f"the context is {result.context_tokens / self._opened.ctx:.0%} full",
-                "/clear" + (f", or --ctx {larger} next time" if larger > self._opened.ctx else ""),
+            self.terminal.detail(report.drafts_line(result.rounds))
+        if result.context_tokens > NEARLY_FULL * self.opened.ctx:
+            larger = self.opened.largest_ctx
+            more = f", or --ctx {larger} next time" if larger > self.opened.ctx else ""
+            self.terminal.warn(
+                f"the context is {result.context_tokens / self.opened.ctx:.0%} full",
+                f"/clear or /undo makes room{more}",
             )
 
-    def _attach(self, argument: str) -> None:
-        """Pictures for the next message, each told with its cost."""
-        try:
-            names = shlex.split(argument)
-        except ValueError:  # an odd quote is part of the name
-            names = [argument]
-        if not names:
-            raise UsageError("/image needs a path", "/image ./cat.jpg")
-        for picture in load_pictures(self._opened, names, None):
-            self._pictures.append(picture)
-            self._terminal.say(f"image {len(self._pictures)}: {picture}")
+    def _view(self) -> answer.TextView:
+        sink, terminal = self.terminal.stdout(), self.terminal
+        rendered = self.adjust["markdown"] and terminal.out_is_terminal
+        return answer.TextView(
+            sink,
+            stream=not self.flags.output.no_stream,
+            thinking=self._thinking(),
+            markdown=answer.markdown(sink, terminal) if rendered else None,
+        )
+
+    def _thinking(self) -> Thinking | None:
+        if self.terminal.quiet:
+            return None
+        match self.adjust["thinking"]:
+            case "hide":
+                return Counted(self.terminal)
+            case "fold" if self.terminal.can_erase:
+                return Window(self.terminal)
+            case _:
+                return Streamed(self.terminal)
+
+    # -- sessions -------------------------------------------------------------------------------
+
+    def welcome_back(self, unanswered: Question | None) -> None:
+        """Bring back the state of a session that was opened, and say what it will cost."""
+        conversation, keeper = self.conversation, self.keeper
+        if unanswered is not None:
+            self.draft, self.line = attachments.reopened(unanswered)
+        if not conversation.turns or self.loaded is None:
+            return
+        self.terminal.status("bringing back what was read …")
+        tokens = keeper.restore(self.loaded)
+        self.terminal.clear_status()
+        assert keeper.session is not None
+        count = len(conversation.turns)
+        turns = f"{count} turn{'' if count == 1 else 's'}"
+        new = max(0, sum(part.tokens for part in conversation.context()) - tokens)
+        line = f"session {keeper.session.label} · {turns}"
+        problem = keeper.states.problem if keeper.states is not None else None
+        if problem is not None:
+            self.terminal.warn(
+                f"{problem}: {new:,} tokens will be read again with the next message"
+            )
+            conversation.reading_again = problem
+        elif not tokens:
+            conversation.reading_again = "nothing was saved of what was read"
+            line += f" · {new:,} tokens will be read with the next message"
+        else:
+            line += f" · {tokens:,} tokens restored"
+        self.terminal.note(line)
+
+    # -- pictures and pastes ----------------------------------------------------------------------
+
+    def attach(self, names: list[str]) -> str:
+        """Attach pictures by path; the marks that stand for them in the line."""
+        return " ".join([self._place(load_pictures(self.opened, [name])[0]) for name in names])
+
+    def attach_clipboard(self) -> str:
+        """Attach the picture on the clipboard; the mark that stands for it."""
+        data = clipboard.read_picture(settings.environment())
+        return self._place(load_picture(self.opened, data, "clipboard"))
+
+    def _place(self, picture: Picture) -> str:
+        mark = self.draft.place(picture)
+        self._tell_picture(f"{mark[1:-1]}: {picture}", picture)
+        return mark
+
+    def open_picture(self, path: str) -> Picture:
+        return load_pictures(self.opened, [path])[0]
+
+    def _tell(self, typed: Typed) -> None:
+        for number, picture in enumerate(typed.opened, 1):
+            self._tell_picture(f"image {number}: {picture}", picture)
+        for document in typed.read:
+            self.terminal.say(f"file: {document}")
+        for note in typed.notes:
+            self.terminal.say(note)
+        if typed.thinking is not None:
+            self.terminal.note(
+                f"thinking {'on' if typed.thinking else 'off'} for this message; "
+                "the switch is not part of it"
+            )
+
+    def _tell_picture(self, line: str, picture: Picture) -> None:
+        self.terminal.say(line)
+        if self._shows is not None:
+            shown = decode_image(picture.data, picture.name).picture
+            columns = self.terminal.err_columns
+            if escapes := thumbnail(shown, self._shows, columns):
+                self.terminal.picture(escapes)
+
+    def _on_paste(self, text: str) -> str | None:
+        names = paths.dropped(text)
+        if names is None:
+            self.draft.paste(text)
+            return None
+        return self.attach(names) + " "
+
+    def _on_clipboard(self) -> str | None:
+        return self.attach_clipboard() + " "
+
+    def _toggle_thinking(self) -> None:
+        hidden = self.adjust["thinking"] == "hide"
+        self.adjust.set("thinking", "fold" if hidden else "hide", thinking=True)
+        self.terminal.note(f"thinking {'shown' if hidden else 'hidden'}")
+
+    def _editor(self) -> Editor:
+        hooks = Hooks(
+            on_paste=self._on_paste,
+            on_clipboard=self._on_clipboard,
+            on_toggle_thinking=self._toggle_thinking,
+            on_error=self.terminal.error,
+        )
+        return Editor(
+            settings.history_file(),
+            hooks=hooks,
+            commands=slash.completions(self),
+            color=self.terminal.err_color,
+        )

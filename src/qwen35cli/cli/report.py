@@ -3,12 +3,17 @@
 from typing import Any
 
 from qwen35cli import __version__
-from qwen35cli.app.conversation import Conversation, Result
+from qwen35cli.app.conversation import Conversation
 from qwen35cli.app.device import peak_bytes
 from qwen35cli.app.estimate import size
+from qwen35cli.app.keeping import Kept
 from qwen35cli.app.load import Loaded, Opened
+from qwen35cli.app.question import Question
+from qwen35cli.app.states import Found
+from qwen35cli.app.turn import Result
 from qwen35cli.engine.depth import WARM_UP, Rounds
 from qwen35cli.engine.sampling import Sampling
+from qwen35cli.text.sanitize import Sanitizer
 
 from .terminal import Terminal
 
@@ -24,7 +29,7 @@ def as_json(result: Result, loaded: Loaded, sampling: Sampling) -> dict[str, Any
         "thinking": {"tokens": result.reasoning_tokens, "closed_by": result.closed_by},
         "usage": {
             "prompt": result.prompt_tokens,
-            "cached": 0,
+            "cached": result.cached_tokens,
             "image": result.image_tokens,
             "reasoning": result.reasoning_tokens,
             "completion": result.answer_tokens,
@@ -73,9 +78,9 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def stats_line(result: Result, ctx: int) -> str:
-    """What was read, what was made, how fast, and how full the context is."""
-    parts = [f"cached 0 · new {result.prompt_tokens:,}"]
+def stats_line(result: Result, ctx: int, *, drafts: bool = True) -> str:
+    """What was read, what was made, how fast, how full the context is; `drafts`: how those did."""
+    parts = [f"cached {result.cached_tokens:,} · new {result.new_tokens:,}"]
     if result.reasoning_tokens:
         parts.append(f"thought {result.reasoning_tokens:,}")
     parts.append(f"answer {result.answer_tokens:,}")
@@ -83,11 +88,15 @@ def stats_line(result: Result, ctx: int) -> str:
         parts.append(f"first token {result.first_token_s:.2f} s")
     if (rate := result.decode_rate) is not None:
         parts.append(f"{rate:,.0f} tok/s" if rate >= 10 else f"{rate:.1f} tok/s")
-    if (rounds := result.rounds) is not None and (per_round := rounds.tokens_per_round) is not None:
+    rounds = result.rounds if drafts else None
+    if rounds is not None and (per_round := rounds.tokens_per_round) is not None:
         parts.append(f"{per_round:.2f} tokens a round")
         if _fell_back(rounds):
             parts.append("drafts do not pay")
-    return " · ".join([*parts, f"{result.context_tokens:,} of {ctx:,}"])
+    parts.append(f"{result.context_tokens:,} of {ctx:,}")
+    if result.read_again:
+        parts.append(f"read again: {result.read_again}")
+    return " · ".join(parts)
 
 
 def _fell_back(rounds: Rounds) -> bool:
@@ -124,15 +133,48 @@ def start_lines(opened: Opened, conversation: Conversation) -> list[str]:
     ]
 
 
-def memory_line(opened: Opened, result: Result) -> str:
+def memory_line(loaded: Loaded, result: Result) -> str:
     """For `--stats`: what was taken at most, beside the estimate for so many tokens."""
+    opened = loaded.opened
     estimate = opened.estimate.changed(ctx=result.context_tokens)
     if not result.image_tokens:
         estimate = estimate.changed(patches=())
-    return (
-        f"memory {size(peak_bytes(opened.device))} at most, {size(estimate.total)} estimated "
+    states = loaded.memory.nbytes
+    here = opened.device.type == "cpu"  # the memory that is told of
+    line = (
+        f"memory {size(peak_bytes(opened.device))} at most, "
+        f"{size(estimate.total + (states if here else 0))} estimated "
         f"for {result.context_tokens:,} tokens"
     )
+    if not states:
+        return line
+    return f"{line}{'' if here else ', beside it'} with {size(states)} of states to return to"
+
+
+def kept_line(kept: Kept) -> str:
+    """What was saved on leaving, and how to go on."""
+    name = kept.session.name
+    how = f"qwen35 chat --session {name}" if name else "qwen35 chat -c"
+    if not kept.tokens:
+        return f"session {kept.session.label} saved · resume: {how}"
+    return f"saved {kept.tokens:,} tokens ({size(kept.nbytes)}) · resume: {how}"
+
+
+def dry_run(
+    conversation: Conversation, question: Question, found: Found | None, terminal: Terminal
+) -> None:
+    """The prompt as the model gets it, on stdout; what it is made of, on stderr."""
+    opened = conversation.opened
+    prompt = conversation.prompt(question)
+    tokenizer = opened.tokenizer
+    text = b"".join(map(tokenizer.token_bytes, prompt.ids)).decode("utf-8", "replace")
+    terminal.stdout().write(Sanitizer().feed(text) + "\n")
+    for part in conversation.parts_of(question):
+        terminal.say(f"{part.tokens:>9,}  {part.name}")
+    total = len(prompt.ids)
+    terminal.say(f"{total:>9,}  in all, of {opened.ctx:,}: {opened.ctx - total:,} left to answer")
+    saved = found.tokens if found is not None else 0
+    terminal.say(f"{saved:>9,}  read before and saved; {total - saved:,} would be read")
 
 
 def explain_end(result: Result, conversation: Conversation, terminal: Terminal) -> None:
@@ -142,6 +184,11 @@ def explain_end(result: Result, conversation: Conversation, terminal: Terminal) 
     match result.finish_reason:
         case "interrupted":
             terminal.say("(interrupted)")
+        case "loop":
+            terminal.warn(
+                "the answer was repeating itself and was stopped; one copy is kept",
+                "--no-loop-guard lets it repeat",
+            )
         case "length":
             terminal.warn(
                 f"the answer was stopped at {result.answer_tokens:,} tokens",

@@ -1,6 +1,7 @@
 """What the environment decides. The only reader of `os.environ`, beside Typer for the flags."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
@@ -27,11 +28,16 @@ def history_file() -> Path | None:
     return Path(platformdirs.user_state_dir("qwen35")) / "history"
 
 
+def environment() -> Mapping[str, str]:
+    """The variables that other programs go by: display, terminal, remote shell."""
+    return os.environ
+
+
 def data_folder() -> Path:
-    """Where quantized weights are kept."""
+    """Where quantized weights and conversations are kept."""
     return Path(platformdirs.user_data_dir("qwen35"))
 
 
 def cache_folder() -> Path:
-    """Where GPU kernels are kept that were compiled and tuned here."""
+    """Where GPU kernels are kept that were compiled and tuned here, and saved state."""
     return Path(platformdirs.user_cache_dir("qwen35"))

@@ -2,18 +2,27 @@
 
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 
+from qwen35cli.app import clipboard
+from qwen35cli.app import conversation as answers
 from qwen35cli.app import load as loading
 from qwen35cli.app import warm_up as warming
 from qwen35cli.app.conversation import Conversation
+from qwen35cli.app.estimate import size
+from qwen35cli.app.keeping import Keeper
 from qwen35cli.app.load import Drafting, Loaded, LoadOptions, Opened
-from qwen35cli.app.question import Question, join_texts, load_pictures
+from qwen35cli.app.question import Question, load_pictures, text_parts
+from qwen35cli.app.sessions import Store
+from qwen35cli.app.states import States
+from qwen35cli.app.turn import Result
 from qwen35cli.engine.sampling import Sampling, choose
-from qwen35cli.errors import UsageError
+from qwen35cli.engine.steering import Constraint
+from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.kernels.cpu import TORCH_ONLY
 
 from . import making, settings, stdin
-from .options import Flags, InputFlags, RoundCount, SamplingFlags
+from .options import Flags, InputFlags, RoundCount, SamplingFlags, SessionFlags
 from .terminal import Terminal
 
 LARGE_BYTES = 2**30  # loading more than this is worth a line in a log
@@ -57,13 +66,67 @@ def drafting(flag: str) -> Drafting:
     return int(flag) if flag.isdigit() else "auto" if flag == "auto" else "off"
 
 
-def begin(opened: Opened, flags: Flags) -> Conversation:
+def begin(opened: Opened, flags: Flags, tools: Sequence[Mapping[str, object]] = ()) -> Conversation:
     """A conversation in the mode that the flags or the checkpoint choose."""
     think = flags.thinking.think
     return Conversation(
         opened,
         system=flags.input.system,
         thinking=opened.thinks_by_default if think is None else think,
+        keep_thinking=flags.session.keep_thinking,
+        tools=tools,
+    )
+
+
+def keeper(opened: Opened, flags: SessionFlags) -> Keeper:
+    """What saves the conversation, and finds what was saved."""
+    if flags.no_save:
+        for given, name in ((flags.go_on, "-c"), (flags.session, "--session")):
+            if given:
+                raise UsageError(f"{name} needs what -n does not save", "leave one out")
+        return Keeper(None, None, opened)
+    store = Store(settings.data_folder() / "sessions")
+    return Keeper(store, States(settings.cache_folder() / "states", opened), opened)
+
+
+def resume(keeper: Keeper, conversation: Conversation, flags: Flags) -> Question | None:
+    """Go on with the session that the flags name, or begin one; its unanswered question."""
+    given = flags.session
+    if given.go_on and given.session:
+        raise UsageError("-c and --session exclude each other", "leave one out")
+    name = "last" if given.go_on else given.session
+    if name is None or not (given.go_on or keeper.knows(name)):
+        keeper.begin(conversation, name)
+        return None
+    unanswered = keeper.resume(conversation, name)
+    if flags.input.system is not None and flags.input.system != conversation.system:
+        conversation.replace_system(flags.input.system)
+    return unanswered
+
+
+def keep(keeper: Keeper, loaded: Loaded, result: Result, terminal: Terminal) -> None:
+    """Save what was read for a question; the answer is out, so that a full disk is a warning."""
+    try:
+        if keeper.session is not None:
+            keeper.leave(loaded.memory)
+        elif nbytes := keeper.keep_prompt(loaded.memory, result.new_tokens):
+            terminal.detail(f"saved {size(nbytes)} of state for other questions about it")
+    except Qwen35Error as error:
+        terminal.warn(error.message, error.hint)
+
+
+def options(
+    flags: Flags, *, thinking: bool, constraint: Constraint | None = None
+) -> answers.Options:
+    """How an answer is made, by the flags."""
+    budget = flags.thinking.think_budget
+    return answers.Options(
+        sampling=sampling(flags.sampling, thinking=thinking),
+        max_tokens=flags.sampling.max_tokens,
+        think_budget=None if budget < 0 else budget,
+        answer_reserve=flags.thinking.answer_reserve,
+        loop_guard=not flags.thinking.no_loop_guard,
+        constraint=constraint,
     )
 
 
@@ -123,15 +186,19 @@ def question(
     if "-" in names and not piped:
         raise UsageError("-i - takes a picture from stdin, and nothing is piped in", "-i FILE")
     said = prompt if flags.prompt_flag is None else flags.prompt_flag
-    text = join_texts(
+    texts = text_parts(
         flags.file or [],
         None if "-" in names else piped,
         None if said == "-" else said,
     )
-    pictures = load_pictures(opened, names, piped)
+    given = {"-": piped} if piped else {}
+    if "clipboard" in names:
+        given["clipboard"] = clipboard.read_picture(settings.environment())
+    pictures = load_pictures(opened, names, given)
     for number, picture in enumerate(pictures, 1):
         terminal.say(f"image {number}: {picture}")
-    return Question(text, pictures) if text.strip() or pictures else None
+    asked = Question((*pictures, *texts))
+    return asked if asked.text.strip() or pictures else None
 
 
 def sampling(flags: SamplingFlags, *, thinking: bool) -> Sampling:

@@ -5,11 +5,12 @@ escapes on a stream are our own, and none where that stream is not a terminal. s
 judged separately.
 """
 
+import base64
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -30,6 +31,9 @@ Style = Literal["dim", "red", "yellow"]
 ON: dict[Style, str] = {"dim": "\x1b[2m", "red": "\x1b[31m", "yellow": "\x1b[33m"}
 OFF = "\x1b[0m"
 ERASE_LINE = "\r\x1b[2K"
+UP = "\x1b[{}A"
+ERASE_BELOW = "\x1b[J"
+CLIPBOARD = "\x1b]52;c;{}\x07"
 WIDE = 240  # columns of a table that goes to a pipe or a file
 
 
@@ -54,7 +58,8 @@ class Terminal:
         self.out_is_terminal = _is_terminal(self._out)
         self.err_is_terminal = _is_terminal(self._err)
         self._color = settings.wants_color("auto", is_terminal=self.err_is_terminal)
-        self._status = False  # a passing line is on the screen
+        self.out_color = settings.wants_color("auto", is_terminal=self.out_is_terminal)
+        self._passing = 0  # passing lines on the screen
         self._midline = False  # the last thing said did not end its line
         for stream in (self._out, self._err):
             if reconfigure := getattr(stream, "reconfigure", None):
@@ -64,6 +69,7 @@ class Terminal:
         """Take over what the command line says about colour and loudness."""
         color = "never" if flags.no_color else flags.color
         self._color = settings.wants_color(color, is_terminal=self.err_is_terminal)
+        self.out_color = settings.wants_color(color, is_terminal=self.out_is_terminal)
         self.quiet, self.verbose = flags.quiet, flags.verbose
 
     def help(self, context: typer.Context) -> None:
@@ -88,17 +94,38 @@ class Terminal:
         """The width of the terminal that stdout is; None where it is none."""
         return shutil.get_terminal_size().columns if self.out_is_terminal else None
 
+    @property
+    def err_columns(self) -> int:
+        """The width of the terminal that stderr is, or of a usual one."""
+        return shutil.get_terminal_size().columns
+
+    @property
+    def err_color(self) -> bool:
+        """Whether stderr gets colour."""
+        return self._color
+
     def show(self, table: "RenderableType") -> None:
         """Write a table, or anything else of Rich's, to stdout: as wide as the terminal there, as
         wide as it is in a pipe or a file.
         """
+        color = self.out_color and self.out_is_terminal
+        self.stdout().write(self._drawn(table, self.columns or WIDE, color=color))
+
+    def tell(self, table: "RenderableType") -> None:
+        """Write a table to stderr, for people."""
+        if not self.quiet:
+            self.clear_status()
+            columns = self.err_columns if self.err_is_terminal else WIDE
+            self._emit(self._drawn(table, columns, color=self._color and self.err_is_terminal))
+
+    def _drawn(self, table: "RenderableType", columns: int, *, color: bool) -> str:
         from rich.console import Console  # late: not for --help
 
         console = Console(
             file=StringIO(),
-            width=self.columns or WIDE,
-            force_terminal=self._color and self.out_is_terminal,
-            no_color=not self._color,
+            width=columns,
+            force_terminal=color,
+            no_color=not color,
             markup=False,
             highlight=False,
             emoji=False,
@@ -107,7 +134,7 @@ class Terminal:
         with console.capture() as capture:
             console.print(table)
         lines = capture.get().splitlines()
-        self.stdout().write("\n".join(line.rstrip() for line in lines) + "\n")
+        return "\n".join(line.rstrip() for line in lines) + "\n"
 
     @contextmanager
     def sink(self, path: Path | None) -> Iterator[Sink]:
@@ -169,14 +196,45 @@ class Terminal:
 
     def status(self, text: str) -> None:
         """A passing line, on a terminal only; the next thing said replaces it."""
-        if self.err_is_terminal and not self.quiet and settings.can_erase():
-            self._emit(ERASE_LINE + self._styled(sanitize(text), "dim"))
-            self._status = True
+        self.passing([sanitize(text)])
+
+    def passing(self, lines: Sequence[str]) -> None:
+        """Several of them, sanitised, each cut to the width of the terminal."""
+        if self.quiet or not self.can_erase:
+            return
+        room = max(1, shutil.get_terminal_size().columns - 1)
+        shown = [self._styled(_cut(line, room), "dim") for line in lines]
+        start = "\n" if self._midline else ""
+        self._midline = False
+        self._emit(start + self._erasing() + "\n".join(shown))
+        self._passing = len(lines)
+
+    @property
+    def can_erase(self) -> bool:
+        """Whether stderr is a terminal that understands more than plain lines."""
+        return self.err_is_terminal and settings.can_erase()
 
     def clear_status(self) -> None:
-        if self._status:
-            self._emit(ERASE_LINE)
-            self._status = False
+        if self._passing:
+            self._emit(self._erasing())
+            self._passing = 0
+
+    def _erasing(self) -> str:
+        """What takes the passing lines away."""
+        up = UP.format(self._passing - 1) if self._passing > 1 else ""
+        return ERASE_LINE + (up + ERASE_BELOW if up else "")
+
+    def picture(self, escapes: str) -> None:
+        """A thumbnail, as escapes of our own making."""
+        self.clear_status()
+        self._emit(escapes)
+
+    def to_clipboard(self, text: str) -> bool:
+        """Hand `text` to the terminal for its clipboard; False where stderr is none."""
+        if not self.can_erase:
+            return False
+        self._emit(CLIPBOARD.format(base64.b64encode(text.encode("utf-8", "replace")).decode()))
+        return True
 
     def _message(self, kind: str, style: Style, message: str, hint: str) -> None:
         self._line(f"{kind}: {message}", style)
@@ -272,6 +330,17 @@ class _File:
             yield
         except OSError as error:
             raise Qwen35Error(f"could not write {self._path}: {error.strerror}") from None
+
+
+def _cut(line: str, room: int) -> str:
+    """The beginning of `line` that is at most `room` columns wide."""
+    if line.isascii():
+        return line[:room]
+    from wcwidth import wcswidth  # late: not for --help
+
+    while line and (over := wcswidth(line) - room) > 0:
+        line = line[: -max(1, over // 2)]
+    return line
 
 
 def _mode(path: Path) -> int:
