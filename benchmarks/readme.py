@@ -189,6 +189,30 @@ def demo(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def turns(result: dict[str, Any]) -> str:
+    """What turn memory is worth, from `benchmarks.turns`."""
+    figures = result["figures"]
+    rows = (
+        ("the first turn, which reads everything", "cold_s", "tokens"),
+        ("the next turn", "warm_s", "new"),
+        ("`/regen`", "again_s", "again_new"),
+        ("another message after `/undo`", "instead_s", "instead_new"),
+        ("the next turn after `qwen35 chat -c`", "back_s", "back_new"),
+    )
+    lines = ["| | tokens read | first token, s |", "|---|---:|---:|"]
+    lines += [f"| {name} | {figures[new]:,.0f} | {figures[s]:.2f} |" for name, s, new in rows]
+    state, saved = figures["state_bytes"] / 2**20, figures["saved_bytes"] / 2**30
+    taken, back = 1e3 * figures["snapshot_s"], 1e3 * figures["return_s"]
+    lines.append(
+        f"\n{result['cpu']}, int4 4B of random numbers, commit {result['commit']}; medians of "
+        f"{result['runs']}, `{result['command']}`. Taking a state of {state:.0f} MiB takes "
+        f"{taken:.0f} ms, returning to it {back:.0f} ms. Leaving saved {saved:.2f} GiB in "
+        f"{figures['save_s']:.1f} s; bringing {figures['restored']:,.0f} tokens back took "
+        f"{figures['restore_s']:.1f} s."
+    )
+    return "\n".join(lines)
+
+
 TABLES: dict[str, tuple[Any, ...]] = {
     "speed": (speed, "decode-cpu.json"),
     "formats": (
@@ -202,6 +226,7 @@ TABLES: dict[str, tuple[Any, ...]] = {
     "start": (start, "start-int4.json"),
     "drafts": (drafts, "speculate-int4.json", "speculate-demo.json"),
     "memory": (memory, "memory-cpu.json"),
+    "turns": (turns, "turns-cpu.json"),
     "demo": (demo, "demo.json"),
 }
 

@@ -194,6 +194,27 @@ def test_dropped_states_are_given_as_the_reason(talk, loaded):
         loaded.memory.cap_bytes = cap
 
 
+def test_thinking_that_is_kept_stays_in_the_context(talk, loaded):
+    talk.keep_thinking = True
+    ask(talk, loaded, "What is 3 + 4?")
+    settle(talk, loaded)
+    reasoning = loaded.opened.tokenizer.encode(talk.turns[-1].reasoning)
+    ids = list(talk.prompt(question("And 5 + 6?")).ids)
+    assert any(ids[i : i + len(reasoning)] == reasoning for i in range(len(ids)))
+    own = own_tokens(talk, "And 5 + 6?")
+    assert ask(talk, loaded, "And 5 + 6?") == own
+    settle(talk, loaded)
+    assert torch.isfinite(list(loaded.memory.prefill(talk.prompt(question("?"))))[-1].logits).all()
+
+
+def test_a_mode_for_one_question_is_that_of_its_other_answers(talk, loaded):
+    ask(talk, loaded, "What is 3 + 4?", thinking=False)
+    drive(talk.regenerate(loaded, OPTIONS), talk)
+    assert talk.turns[-1].closed_by == "off"
+    ask(talk, loaded, "What is 5 + 4?")
+    assert talk.turns[-1].closed_by != "off"
+
+
 def test_a_full_context_is_refused_and_nothing_is_lost(talk, loaded):
     ask(talk, loaded, "What is 3 + 4?")
     settle(talk, loaded)

@@ -276,7 +276,7 @@ def test_an_archive_brings_everything_back(model, drafts, kv):
     saved = {name: each.clone() for name, each in tensors_of(kept, kept.places).items()}
     other = memory(model, drafts=drafts, kv=kv)
     read(other, joined(D, A))
-    assert fill(other, saved.__getitem__) == 40 + 10 + 75
+    assert fill(other, lambda name: saved[name].clone()) == 40 + 10 + 75
     logits, new = read(other, joined(A, picture(4, 8), B, D))
     assert new == 33
     assert torch.equal(logits, afresh(model, joined(A, picture(4, 8), B, D), drafts=drafts, kv=kv))

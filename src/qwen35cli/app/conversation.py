@@ -54,6 +54,7 @@ class Turn:
 
     Attributes:
         thinking: the mode it was asked in.
+        own_mode: which was said for this question alone.
         answer: the visible text, as the next turns read it.
         finish: why it ended; None: there is no answer yet.
         tokens: all that was generated; empty where only the text is known.
@@ -63,6 +64,7 @@ class Turn:
 
     question: Question
     thinking: bool
+    own_mode: bool = False
     answer: str = ""
     reasoning: str = ""
     finish: Finish | None = None
@@ -275,7 +277,7 @@ class Conversation:
         Args:
             thinking: the mode of this turn, where it is not that of the conversation.
         """
-        turn = Turn(question, self._mode(thinking))
+        turn = Turn(question, self._mode(thinking), own_mode=thinking is not None)
         yield from self._run(loaded, turn, options, said=())
 
     def regenerate(
@@ -287,7 +289,8 @@ class Conversation:
             UsageError: nothing was asked yet.
         """
         old = self.last()
-        turn = Turn(old.question, self.thinking)
+        thinking = old.thinking if old.own_mode else self.thinking
+        turn = Turn(old.question, thinking, own_mode=old.own_mode)
         self.turns.pop()
         try:
             yield from self._run(loaded, turn, options, said=())

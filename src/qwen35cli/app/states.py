@@ -24,7 +24,7 @@ from .load import Loaded, Opened
 
 FORMAT = "1"  # of the file, of prompts and of how they are read; a change makes old files useless
 CAP_BYTES = 16 * 2**30  # of all files
-PLACES_BYTES = 512 * 2**20  # of states in one file; the newest, and the first
+PLACES_BYTES = 256 * 2**20  # of states in one file: the newest, and the first
 # From how many tokens on reading again takes longer than writing and reading a file.
 WORTH: Mapping[Device, int] = {"cpu": 256, "cuda": 4_096}  # of a session
 WORTH_ONCE: Mapping[Device, int] = {"cpu": 1_024, "cuda": 8_192}  # of a single question

@@ -6,12 +6,14 @@ from qwen35cli.errors import UsageError
 
 from . import stdin
 from .ask import answer_once, begin_reading
-from .options import Flags, Prompt, grouped
+from .options import Flags, Interactive, Prompt, grouped
 from .terminal import Terminal
 
 
 @grouped
-def chat(context: typer.Context, prompt: Prompt = None, *, flags: Flags) -> None:
+def chat(
+    context: typer.Context, prompt: Prompt = None, interactive: Interactive = False, *, flags: Flags
+) -> None:
     """Talk, turn by turn, with PROMPT sent first.
 
     With a pipe at stdin it answers once, like `ask`.
@@ -20,18 +22,32 @@ def chat(context: typer.Context, prompt: Prompt = None, *, flags: Flags) -> None
       qwen35 chat
       qwen35 chat --model demo
       qwen35 chat -s "Answer in one sentence." "Why is the sky blue?"
+      qwen35 chat -c
+      cat notes.txt | qwen35 chat --interactive "What is missing?"
     """
-    if not stdin.is_terminal():
+    terminal: Terminal = context.obj
+    piped = None
+    if interactive and not stdin.is_terminal():
+        piped = stdin.read() if stdin.is_piped() else None
+        stdin.reopen_terminal()
+    elif flags.input.no_input or not stdin.is_terminal():
         answer_once(context, prompt, flags)
         return
-    terminal: Terminal = context.obj
     terminal.configure(flags.screen)
-    if flags.output.json or flags.output.stream_json or flags.output.output or flags.output.raw:
-        raise UsageError(
-            "--json, --stream-json, --raw and -o are for one answer", 'qwen35 ask --json "…"'
-        )
+    output = flags.output
+    once = {
+        "--json": output.json,
+        "--stream-json": output.stream_json,
+        "-o": output.output,
+        "--raw": output.raw,
+        "--schema": output.schema,
+        "--tools": output.tools,
+        "--dry-run": flags.input.dry_run,
+    }
+    if given := [name for name, value in once.items() if value]:
+        raise UsageError(f"{', '.join(given)}: for one answer, not for a chat", "qwen35 ask …")
     terminal.status("starting …")
     begin_reading(flags.model)
     from . import repl  # late: it imports torch
 
-    repl.Repl(terminal, flags).run(prompt)
+    repl.Repl(terminal, flags).run(prompt, piped)

@@ -100,6 +100,11 @@ Prompt = Annotated[
     typer.Argument(help="What to say; `-` to take it from stdin alone.", show_default=False),
 ]
 
+Interactive = Annotated[
+    bool,
+    switch("Session", "Talk on at the terminal about what is piped in.", "--interactive"),
+]
+
 
 # Flags of several commands.
 Revision = Annotated[
@@ -176,6 +181,9 @@ class InputFlags(Group):
         ),
     ] = None
     image_max_tokens: ImageMaxTokens = 2048
+    no_input: Annotated[
+        bool, switch("Input", "Never ask and never wait for typing.", "--no-input")
+    ] = False
     dry_run: Annotated[
         bool,
         switch("Input", "Show the prompt, its tokens and whether it fits; no answer.", "--dry-run"),

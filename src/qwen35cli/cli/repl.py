@@ -53,15 +53,15 @@ class Repl:
 
     # -- the run --------------------------------------------------------------------------------
 
-    def run(self, prompt: str | None) -> None:
-        """Talk until the user leaves.
+    def run(self, prompt: str | None, piped: bytes | None = None) -> None:
+        """Talk until the user leaves. First to be answered are what was `piped` in and `prompt`.
 
         Raises:
             InterruptedByUser: two Ctrl-C on an empty line, or SIGTERM.
         """
         try:
             unanswered = start.resume(self.keeper, self.conversation, self.flags)
-            first = start.question(self.opened, prompt, self.flags.input, self.terminal)
+            first = start.question(self.opened, prompt, self.flags.input, self.terminal, piped)
             for line in report.start_lines(self.opened, self.conversation):
                 self.terminal.note(line)
             self.loaded = start.load(self.opened, self.terminal)
@@ -69,6 +69,9 @@ class Repl:
             if first is not None:
                 self.ask(first)
             self._loop()
+        except InterruptedByUser:  # in a hurry
+            self._background.ask_to_stop()
+            raise
         finally:
             self._leave()
 
@@ -117,7 +120,7 @@ class Repl:
             self.terminal.clear_status()
             if kept is not None:
                 self.terminal.note(report.kept_line(kept))
-        except KeyboardInterrupt:  # in a hurry: the text is saved already
+        except (KeyboardInterrupt, InterruptedByUser):  # in a hurry: the text is saved already
             self.terminal.clear_status()
         except Qwen35Error as error:
             self.terminal.error(error.message, error.hint)
@@ -147,10 +150,10 @@ class Repl:
         )
 
     def regenerate(self) -> None:
-        """Answer the last question again."""
-        question = self.conversation.last().question
+        """Answer the last question again; until a new answer begins the old one stays."""
+        self.conversation.last()
         options = self.adjust.options(thinking=self.conversation.thinking)
-        self.show(lambda loaded: self.conversation.regenerate(loaded, options), question)
+        self.show(lambda loaded: self.conversation.regenerate(loaded, options), None)
 
     def go_on(self, text: str | None = None) -> None:
         """Go on with the last answer, or with `text` in its place."""
@@ -164,8 +167,8 @@ class Repl:
     def show(self, begin: Callable[[Loaded], Events], question: Question | None) -> None:
         """Show an answer while it is made, and save it. A question without one comes back."""
         assert self.loaded is not None
-        self.wait()
         try:
+            self.wait()
             view = self._view()
             events = begin(self.loaded)
             result, stop = answer.show(events, self.conversation, view, self.terminal)
@@ -179,19 +182,21 @@ class Repl:
         else:
             self.draft = Draft()
             self._told(result)
+            self.terminal.blank()
         if stop.leaving:
             raise InterruptedByUser("SIGTERM")
         self._background.start(self.conversation.settle(self.loaded))
 
     def wait(self, *, finish: bool = False) -> None:
         """Have the model to oneself; with `finish`, once the last answer is read."""
-        began = time.perf_counter()
+        began, told = time.perf_counter(), False
+        if not finish:
+            self._background.ask_to_stop()
         while self._background.running:
             time.sleep(0.02)
-            if not finish:
-                self._background.ask_to_stop()
-            if time.perf_counter() - began > SOON:
+            if not told and time.perf_counter() - began > SOON:
                 self.terminal.status("reading the last answer …")
+                told = True
         self.terminal.clear_status()
         self._background.finish()
 

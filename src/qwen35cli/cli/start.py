@@ -170,16 +170,23 @@ def warm_up(loaded: Loaded, terminal: Terminal) -> None:
 
 
 def question(
-    opened: Opened, prompt: str | None, flags: InputFlags, terminal: Terminal
+    opened: Opened,
+    prompt: str | None,
+    flags: InputFlags,
+    terminal: Terminal,
+    piped: bytes | None = None,
 ) -> Question | None:
     """Pictures, files, stdin and prompt as one message; None where that is empty.
+
+    `piped` was read from stdin before.
 
     Raises:
         UsageError: a part is missing or cannot be read.
     """
     if prompt is not None and flags.prompt_flag is not None:
         raise UsageError("the prompt is given twice, as argument and as -p", "leave one out")
-    piped = stdin.read() if stdin.is_piped() else None
+    if piped is None and stdin.is_piped():
+        piped = stdin.read()
     names = flags.image or []
     if names.count("-") > 1:
         raise UsageError("stdin holds one picture, -i - is given twice", "-i FILE")

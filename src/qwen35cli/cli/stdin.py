@@ -32,3 +32,18 @@ def read() -> bytes:
     if len(data) > MAX_BYTES:
         raise UsageError(f"stdin holds more than {MAX_BYTES // 2**20} MiB", "pipe in less")
     return data
+
+
+def reopen_terminal() -> None:
+    """Put the terminal in the place of what was piped in.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:
+        raise UsageError("there is no terminal to talk at", "leave out --interactive") from None
+    os.dup2(terminal, 0)
+    os.close(terminal)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)

@@ -163,9 +163,21 @@ class Terminal:
             self._line(text)
 
     def note(self, text: str) -> None:
-        """A line beside the answer, dim on a terminal."""
-        if not self.quiet:
-            self._line(text, "dim")
+        """A line beside the answer; on a terminal dim, and broken between words."""
+        if self.quiet:
+            return
+        lines = [text]
+        if self.err_is_terminal and len(text) >= self.err_columns:
+            from .wrap import rows  # late: not for --help
+
+            lines = rows(sanitize(text).replace("\n", " "), self.err_columns - 1)
+        for line in lines:
+            self._line(line, "dim")
+
+    def blank(self) -> None:
+        """An empty line, on a terminal only: what comes is another thing."""
+        if self.err_is_terminal and not self.quiet:
+            self._line("")
 
     def detail(self, text: str) -> None:
         """A line for `-v`."""

@@ -2,12 +2,10 @@
 
 from typing import Protocol
 
-from wcwidth import iter_graphemes
-
 from qwen35cli.app.turn import Thought
 
-from .markdown.width import width
 from .terminal import Terminal
+from .wrap import rows
 
 LINES = 6  # of the thinking that are seen at a time
 TAIL = 4_000  # characters that are looked at for them
@@ -75,19 +73,3 @@ class Window:
 def spoken(thought: Thought) -> str:
     """The line that closes the thinking."""
     return f"thought {thought.tokens:,} tokens, {thought.seconds:.1f} s"
-
-
-def rows(line: str, columns: int) -> list[str]:
-    """`line` in rows of at most `columns`, cut at blanks where there are some."""
-    found: list[str] = []
-    row, used = "", 0
-    for cluster in iter_graphemes(line.expandtabs(4)):
-        size = width(cluster)
-        if used + size > columns:
-            head, blank, rest = row.rpartition(" ")
-            if not blank or not head:
-                head, rest = row, ""
-            found.append(head)
-            row, used = rest, width(rest)
-        row, used = row + cluster, used + size
-    return [*found, row]

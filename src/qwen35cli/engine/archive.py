@@ -54,7 +54,8 @@ def fill(memory: Memory, fetch: Fetch, keys: Sequence[int] | None = None) -> int
 
     Args:
         memory: made as the one it comes from; what it holds is forgotten.
-        fetch: gives the tensors by name; KeyError where there is none.
+        fetch: gives the tensors by name, states in memory of their own; KeyError where there is
+            none.
         keys: of what will be read next: only what is shared with it is taken over. None: all.
 
     Returns:
@@ -122,7 +123,7 @@ def _delta(fetch: Fetch, name: str, layer: DeltaCache, length: int) -> SavedDelt
     for given, own in ((state, layer.state), (rows, layer.rows)):
         if given.shape != own.shape or given.dtype != own.dtype:
             raise ValueError(f"{name} is {given.dtype} {tuple(given.shape)}")
-    return SavedDelta(length, state.clone(), rows.clone())
+    return SavedDelta(length, state, rows)
 
 
 def _parts(rows: Rows) -> dict[str, Tensor]:

@@ -106,7 +106,7 @@ class Editor:
 
         def ask(pre_run: Callable[[], None]) -> str:
             return session.prompt(
-                prompt,
+                FormattedText([("bold", prompt)]),
                 default=self._pastes.fold_again(default),
                 pre_run=pre_run,
                 set_exception_handler=False,
