@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks.real_tokenizer import tokenizer_json
 from qwen35cli.checkpoint.names import CONFIG
-from qwen35cli.checkpoint.write import write_json, write_shards
+from qwen35cli.checkpoint.whole_file import write_json
+from qwen35cli.checkpoint.write import write_shards
 
 SEED = 35
 TENSORS, DATA_BYTES = 738, 9_319_737_856

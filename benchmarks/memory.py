@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.decode import cpu_name
 from benchmarks.readme import RESULTS
-from qwen35cli.checkpoint.write import write_json
+from qwen35cli.checkpoint.whole_file import write_json
 
 USUAL = ("--ctx", "8k")
 SETTINGS = (

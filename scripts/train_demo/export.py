@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from qwen35cli.checkpoint.names import theirs
-from qwen35cli.checkpoint.write import write_checkpoint, write_json
+from qwen35cli.checkpoint.whole_file import write_json
+from qwen35cli.checkpoint.write import write_checkpoint
 
 from .batches import LIMITS
 from .network import raw_config

@@ -107,7 +107,7 @@ def test_a_full_disk_is_one_clear_line(qwen35, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qwen35cli.checkpoint.write.os.fsync", full)
+    monkeypatch.setattr("qwen35cli.checkpoint.whole_file.os.fsync", full)
     code, out, err = qwen35("quantize", "demo", "-o", str(tmp_path / "q"))
     assert (code, out) == (5, "")
     assert err.startswith(f"error: the disk was full before {tmp_path / 'q'} was complete")

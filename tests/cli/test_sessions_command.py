@@ -13,7 +13,8 @@ import typer
 from rich.cells import cell_len
 
 from qwen35cli.app import sessions as use_case
-from qwen35cli.app.sessions import FILE, Store, StoredTurn
+from qwen35cli.app.sessions import FILE, Store
+from qwen35cli.app.transcript import StoredTurn
 from qwen35cli.cli import run
 from qwen35cli.cli.sessions import ago, complete, nbytes
 from tests.scripted import PATIENCE, environment
@@ -405,6 +406,7 @@ SLOW_IMPORTS = {"torch", "transformers", "PIL", "tokenizers", "numpy", "prompt_t
         ["ls", "--json"],
         ["show", "last"],
         ["export", "last"],
+        ["rename", "last", "notes"],
         ["rm", "last", "-y"],
         ["prune", "--keep", "0", "-y"],
     ],

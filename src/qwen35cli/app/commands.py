@@ -96,14 +96,16 @@ def parse(line: str) -> tuple[Command, str] | None:
     Raises:
         UsageError: an unknown command. It is never sent to the model.
     """
-    word, _, rest = line.strip().partition(" ")
+    word, *rest = line.split(maxsplit=1) or [""]
     if word in BY_NAME:
-        return BY_NAME[word], rest.strip()
+        return BY_NAME[word], "".join(rest).strip()
+    if word == SWITCH and not rest:
+        raise UsageError(f"{SWITCH} goes with a message; nothing was sent", "/think off")
     if not word.startswith("/") or "/" in line.strip()[1:] or word == SWITCH:
         return None
-    near = difflib.get_close_matches(word, [name for name in BY_NAME if len(name) > 2], 1)
+    near = difflib.get_close_matches(word[:40], [name for name in BY_NAME if len(name) > 2], 1)
     raise UsageError(
-        f"unknown command {word}; nothing was sent",
+        f"unknown command {word[:40]}; nothing was sent",
         f"did you mean {near[0]}?" if near else "/help lists the commands",
     )
 

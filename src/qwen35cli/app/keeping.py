@@ -9,8 +9,9 @@ from qwen35cli.errors import UsageError
 from .conversation import Conversation, Turn
 from .load import Loaded, Opened
 from .question import Picture, Question, load_picture
-from .sessions import Session, Store, StoredPicture, StoredTurn
+from .sessions import Store
 from .states import States
+from .transcript import Session, StoredPicture, StoredTurn
 from .turn import COUNTED, Finish
 
 FINISHES: tuple[Finish, ...] = get_args(Finish)

@@ -39,7 +39,8 @@ from qwen35cli.checkpoint.manifest import (
 )
 from qwen35cli.checkpoint.names import CONFIG, INDEX, SHARD, SINGLE
 from qwen35cli.checkpoint.read import Checkpoint, check_tensors, open_checkpoint
-from qwen35cli.checkpoint.write import Entry, streamed, sync_folder, write_json
+from qwen35cli.checkpoint.whole_file import sync_folder, write_json
+from qwen35cli.checkpoint.write import Entry, streamed
 from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageError
 from qwen35cli.kernels import Kernels, select
 from qwen35cli.model.qwen35 import Qwen35

@@ -1,102 +1,46 @@
 """Conversations on disk, as text and pictures: a folder for each, its files whole or absent.
 
 `ID/session.json` holds the turns; `ID/images/SHA256` the pictures they name, written before it.
-Who writes holds `ID/lock`, in which its process is named; readers take no lock. torch is imported
-only by what writes.
+Who writes holds `ID/lock`, in which its process is named; readers take no lock.
 """
 
 import hashlib
-import json
 import os
-import re
 import secrets
 import shutil
-import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from qwen35cli.checkpoint.strict_json import parse_object
+from qwen35cli.checkpoint.whole_file import sync_folder
 from qwen35cli.errors import ModelError, Qwen35Error, UsageError
+
+from .locks import naming_lock, session_lock
+from .private_files import content, disk_errors, reason, regular_files, write_private
+from .states_folder import over
+from .transcript import (
+    ID,
+    LAST,
+    Session,
+    StoredPicture,
+    as_json,
+    checked_name,
+    from_json,
+    json_text,
+)
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-VERSION = 1
 FILE, LOCK, IMAGES, NAMES = "session.json", "lock", "images", ".names.lock"
-LAST = "last"  # what the session that was used last is called
-ID = re.compile(r"\d{8}-\d{4}-[0-9a-f]{4}")
-NAME = re.compile(r"[^\W_][\w.-]{0,63}")
-DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_BYTES = 64 * 2**20  # of one file
-MAX_TITLE = 80  # characters
-NAMING_S = 10.0  # patience with another program that gives a name just now
-YEARS = range(1970, 9999)
-# Exact in JSON, but not safe to show, or not to be encoded: written as \uXXXX.
-ESCAPED = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPicture:
-    """A picture that a question holds; its bytes are kept beside the text."""
-
-    name: str
-    digest: str  # SHA-256 of the bytes, in hex
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTurn:
-    """A question and what came of it."""
-
-    parts: tuple[str | StoredPicture, ...]
-    answer: str | None = None  # None: asked, and not answered yet
-    reasoning: str = ""
-    finish: str | None = None
-    thinking: bool
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    image_tokens: int = 0
-    reasoning_tokens: int = 0
-    answer_tokens: int = 0
-    context_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """A conversation as it is kept."""
-
-    id: str
-    name: str | None
-    model: str
-    quant: str
-    created: datetime  # as `updated`, of a known time zone
-    updated: datetime
-    system: str | None
-    turns: tuple[StoredTurn, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return self.name or self.id
-
-    @property
-    def title(self) -> str:
-        """How the first question begins, in one line."""
-        parts = self.turns[0].parts if self.turns else ()
-        words = " ".join(part if isinstance(part, str) else f"[{part.name}]" for part in parts)
-        line = " ".join(words[: 20 * MAX_TITLE].split())
-        return line if len(line) <= MAX_TITLE else line[: MAX_TITLE - 1] + "…"
-
-    @property
-    def digests(self) -> set[str]:
-        """Of all pictures that are named."""
-        parts = (part for turn in self.turns for part in turn.parts)
-        return {part.digest for part in parts if isinstance(part, StoredPicture)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +56,6 @@ class Entry:
     @property
     def label(self) -> str:
         return self.session.label if self.session else self.id
-
-
-@dataclass(frozen=True, slots=True)
-class SavedState:
-    """A file with the state of a model after some tokens; to lose it costs time only."""
-
-    path: Path
-    nbytes: int
-    used: datetime
-
-
-Item = TypeVar("Item", Entry, SavedState)
 
 
 class Store:
@@ -196,7 +128,7 @@ class Store:
             raise UsageError(f"session {id} was removed just now", "qwen35 sessions ls") from None
         except (OSError, ValueError) as error:
             raise Qwen35Error(
-                f"{self._path(id)} cannot be used: {_reason(error)}",
+                f"{self._path(id)} cannot be used: {reason(error)}",
                 f"qwen35 sessions rm {id} removes it",
             ) from None
 
@@ -212,13 +144,13 @@ class Store:
         """
         path = self.folder / session.id / IMAGES / picture.digest
         try:
-            data = _content(path)
+            data = content(path, MAX_BYTES)
             if hashlib.sha256(data).hexdigest() != picture.digest:
                 raise ValueError("its bytes have changed")
         except (OSError, ValueError) as error:
             raise Qwen35Error(
                 f"the picture {picture.name} of session {session.label} cannot be used: "
-                f"{path}: {_reason(error)}",
+                f"{path}: {reason(error)}",
                 f"qwen35 sessions export {session.id} keeps the text, "
                 f"qwen35 sessions rm {session.id} removes it",
             ) from None
@@ -237,7 +169,7 @@ class Store:
             Qwen35Error: the folder cannot be written.
         """
         name = None if name is None else checked_name(name)
-        with _disk_errors("make a session in", self.folder):
+        with disk_errors("make a session in", self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._sweep()
             with nullcontext() if name is None else self._naming(name):
@@ -270,7 +202,7 @@ class Store:
         id = self.find(name)
         if id in self._locks:
             return self.read(id)
-        with _disk_errors("open", self.folder / id):
+        with disk_errors("open", self.folder / id):
             self._lock(id)
         try:
             self._remove_partial(id)
@@ -290,10 +222,10 @@ class Store:
             raise ValueError(f"{len(data):,} bytes of picture would not be read again")
         digest = hashlib.sha256(data).hexdigest()
         path = self.folder / session.id / IMAGES / digest
-        with _disk_errors("save", path):
+        with disk_errors("save", path):
             path.parent.mkdir(mode=0o700, exist_ok=True)
             if not path.is_file() or path.read_bytes() != data:
-                _write_private(path, data)
+                write_private(path, data)
         return StoredPicture(name, digest)
 
     def save(self, session: Session) -> Session:
@@ -305,8 +237,8 @@ class Store:
         self._check_open(session)
         session = replace(session, updated=_now())
         self._write(session)
-        with _disk_errors("tidy", self.folder / session.id / IMAGES):
-            for path in _files(self.folder / session.id / IMAGES):
+        with disk_errors("tidy", self.folder / session.id / IMAGES):
+            for path in regular_files(self.folder / session.id / IMAGES):
                 if path.name not in session.digests:
                     path.unlink(missing_ok=True)
         if session.turns:
@@ -341,7 +273,7 @@ class Store:
             Qwen35Error: it cannot be removed.
         """
         gone = self.folder / f".{id}.removed"
-        with _disk_errors("remove", self.folder / id):
+        with disk_errors("remove", self.folder / id):
             if id not in self._locks:
                 self._lock(id)
             try:
@@ -374,7 +306,7 @@ class Store:
         return self.folder / id / FILE
 
     def _ids(self) -> list[str]:
-        with _disk_errors("read", self.folder):
+        with disk_errors("read", self.folder):
             try:
                 with os.scandir(self.folder) as found:
                     return sorted(
@@ -395,15 +327,15 @@ class Store:
                 return None
             except (OSError, ValueError) as error:
                 used = datetime.fromtimestamp(self._path(id).lstat().st_mtime, UTC)
-                return Entry(id, nbytes, used, None, _reason(error))
+                return Entry(id, nbytes, used, None, reason(error))
         except OSError as error:  # not even the folder can be looked into
-            return Entry(id, 0, datetime.fromtimestamp(0, UTC), None, _reason(error))
+            return Entry(id, 0, datetime.fromtimestamp(0, UTC), None, reason(error))
         return Entry(id, nbytes, session.updated, session)
 
     def _load(self, id: str) -> Session:
         """Raises ValueError, with the reason, or OSError."""
         try:
-            return _decoded(id, parse_object(_content(self._path(id)), "it"))
+            return from_json(id, parse_object(content(self._path(id), MAX_BYTES), "it"))
         except ModelError as error:
             raise ValueError(error.message) from None
 
@@ -422,16 +354,16 @@ class Store:
                 "/clear begins another",
             )
         is_new = not path.exists()
-        with _disk_errors("save", path, "make room on that disk; -n saves nothing"):
-            _write_private(path, data)
+        with disk_errors("save", path, "make room on that disk; -n saves nothing"):
+            write_private(path, data)
             if is_new:
-                _sync(self.folder)
+                sync_folder(self.folder)
 
     def _remove_partial(self, id: str) -> None:
         """Remove what a process left that was killed while it wrote."""
-        with _disk_errors("tidy", self.folder / id):
+        with disk_errors("tidy", self.folder / id):
             for folder in (self.folder / id, self.folder / id / IMAGES):
-                for path in _files(folder):
+                for path in regular_files(folder):
                     if ".partial-" in path.name:
                         path.unlink(missing_ok=True)
 
@@ -457,23 +389,7 @@ class Store:
                 return id
 
     def _lock(self, id: str) -> None:
-        from filelock import FileLock, Timeout  # late: 50 ms
-
-        path = self.folder / id / LOCK
-        lock = FileLock(path, timeout=0, mode=0o600, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UsageError(
-                f"session {id} is open in another qwen35{_holder(path)}",
-                "leave it there first; --session NAME takes another",
-            ) from None
-        try:
-            path.write_text(str(os.getpid()))
-        except BaseException:
-            lock.release()
-            raise
-        self._locks[id] = lock
+        self._locks[id] = session_lock(id, self.folder / id / LOCK)
 
     def _unlock(self, id: str) -> None:
         """Let go of a session, and of its folder where nothing is kept in it."""
@@ -488,7 +404,7 @@ class Store:
     def _is_open(self, id: str) -> bool:
         if id in self._locks:
             return True
-        with _disk_errors("look at", self.folder / id):
+        with disk_errors("look at", self.folder / id):
             try:
                 self._lock(id)
             except UsageError:
@@ -503,16 +419,7 @@ class Store:
     @contextmanager
     def _naming(self, name: str, id: str | None = None) -> Iterator[None]:
         """Alone among programs, with `name` used by no session but `id`."""
-        from filelock import FileLock, Timeout  # late: 50 ms
-
-        path = self.folder / NAMES
-        lock = FileLock(path, timeout=NAMING_S, mode=0o600, thread_local=False)
-        with _disk_errors("lock", path):
-            try:
-                lock.acquire()
-            except Timeout:
-                raise Qwen35Error(f"another qwen35 holds {path}", "try again") from None
-        try:
+        with naming_lock(self.folder / NAMES):
             for entry in self.listing():
                 if entry.id != id and entry.session and entry.session.name == name:
                     raise UsageError(
@@ -520,197 +427,6 @@ class Store:
                         f"another name, or qwen35 sessions rename {name} NEW",
                     )
             yield
-        finally:
-            lock.release()
-
-
-# -- saved state -----------------------------------------------------------------------------------
-
-
-def saved_states(folder: Path) -> list[SavedState]:
-    """The files with state in the cache, oldest use first.
-
-    Raises:
-        Qwen35Error: the folder cannot be read.
-    """
-    found = []
-    with _disk_errors("read", folder):
-        for path in _files(folder):
-            if path.suffix == ".safetensors":
-                with suppress(FileNotFoundError):  # removed just now
-                    info = path.lstat()
-                    used = datetime.fromtimestamp(info.st_mtime, UTC)
-                    found.append(SavedState(path, info.st_size, used))
-    return sorted(found, key=lambda state: (state.used, state.path.name))
-
-
-def remove_state(state: SavedState) -> None:
-    """Remove the file of a state, unless it is gone.
-
-    Raises:
-        Qwen35Error: it cannot be removed.
-    """
-    with _disk_errors("remove", state.path):
-        state.path.unlink(missing_ok=True)
-
-
-def over(items: Iterable[Item], nbytes: int) -> list[Item]:
-    """The first of the items that together take at least so many bytes."""
-    taken: list[Item] = []
-    for item in items:
-        if nbytes <= 0:
-            break
-        taken.append(item)
-        nbytes -= item.nbytes
-    return taken
-
-
-# -- forms -----------------------------------------------------------------------------------------
-
-
-def checked_name(name: str) -> str:
-    """`name` in the form in which it is kept.
-
-    Raises:
-        UsageError: it is none that a session can have.
-    """
-    name = unicodedata.normalize("NFC", name)
-    if not NAME.fullmatch(name) or name == LAST or ID.fullmatch(name):
-        raise UsageError(
-            f"{name[:80]!r} cannot be the name of a session",
-            "1 to 64 letters, digits, '-', '_' and '.', a letter or digit first",
-        )
-    return name
-
-
-def export(session: Session, format: Literal["md", "json"]) -> str:
-    """The session as Markdown without the thinking, or as JSON with everything."""
-    if format == "json":
-        return json_text(as_json(session), indent=2) + "\n"
-    begun = f"{session.created.astimezone():%Y-%m-%d %H:%M}"
-    blocks = [f"# {session.label}", f"{session.model} {session.quant} · {begun}"]
-    for role, text in spoken(session):
-        blocks += [f"## {role.capitalize()}", text]
-    return "\n\n".join(blocks) + "\n"
-
-
-def spoken(session: Session) -> Iterator[tuple[str, str]]:
-    """Role and text of every message, without the thinking; what is not text is in brackets."""
-    if session.system is not None:
-        yield "system", session.system
-    for turn in session.turns:
-        parts = (part if isinstance(part, str) else f"[{part.name}]" for part in turn.parts)
-        yield "user", "\n\n".join(parts)
-        if turn.answer is None:
-            yield "assistant", "[no answer yet]"
-        else:
-            cut = "" if turn.finish in ("stop", None) else f"[{turn.finish}]"
-            yield "assistant", "\n\n".join(filter(None, (turn.answer, cut)))
-
-
-def as_json(session: Session) -> dict[str, Any]:
-    """The session as a JSON object; with its version, what is kept on the disk."""
-    turns = []
-    for turn in session.turns:
-        value = asdict(turn)
-        value["parts"] = [
-            part if isinstance(part, str) else {"picture": part.name, "sha256": part.digest}
-            for part in turn.parts
-        ]
-        turns.append(value)
-    return {
-        "version": VERSION,
-        "id": session.id,
-        "name": session.name,
-        "model": session.model,
-        "quant": session.quant,
-        "created": session.created.isoformat(),
-        "updated": session.updated.isoformat(),
-        "system": session.system,
-        "turns": turns,
-    }
-
-
-def json_text(value: object, indent: int | None = None) -> str:
-    """JSON that any file and any terminal takes, whatever the texts in it hold."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
-    return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-STRING, MAYBE, WHOLE = (str,), (str, NoneType), (int,)
-SESSION = {
-    "version": WHOLE,
-    "name": MAYBE,
-    "model": STRING,
-    "quant": STRING,
-    "created": STRING,
-    "updated": STRING,
-    "system": MAYBE,
-    "turns": (list,),
-}
-COUNTS = tuple(field.name for field in fields(StoredTurn) if field.name.endswith("_tokens"))
-TURN = {
-    "parts": (list,),
-    "answer": MAYBE,
-    "reasoning": STRING,
-    "finish": MAYBE,
-    "thinking": (bool,),
-    **dict.fromkeys(COUNTS, WHOLE),
-}
-PICTURE = {"picture": STRING, "sha256": STRING}
-
-
-def _decoded(id: str, raw: dict[str, Any]) -> Session:
-    """Raises ValueError, with the reason."""
-    version = raw.get("version")
-    if type(version) is int and version != VERSION:
-        raise ValueError(f"it has version {version}, this qwen35 reads {VERSION}")
-    _check(raw, SESSION, "it")
-    name = raw["name"]
-    if name is not None and not NAME.fullmatch(name):
-        raise ValueError(f"{name[:80]!r} cannot be a name")
-    return Session(
-        id=id,
-        name=name,
-        model=raw["model"],
-        quant=raw["quant"],
-        created=_time(raw["created"]),
-        updated=_time(raw["updated"]),
-        system=raw["system"],
-        turns=tuple(_turn(turn, f"turn {i}") for i, turn in enumerate(raw["turns"], 1)),
-    )
-
-
-def _turn(raw: Any, where: str) -> StoredTurn:
-    _check(raw, TURN, where)
-    for count in COUNTS:
-        if not 0 <= raw[count] < 2**63:
-            raise ValueError(f"{where}: {count} cannot be {str(raw[count])[:40]}")
-    return StoredTurn(**raw | {"parts": tuple(_part(part, where) for part in raw["parts"])})
-
-
-def _part(raw: Any, where: str) -> str | StoredPicture:
-    if isinstance(raw, str):
-        return raw
-    _check(raw, PICTURE, f"{where}: a part")
-    if not DIGEST.fullmatch(raw["sha256"]):
-        raise ValueError(f"{where}: {raw['sha256'][:80]!r} is no SHA-256")
-    return StoredPicture(raw["picture"], raw["sha256"])
-
-
-def _check(raw: Any, kinds: Mapping[str, tuple[type, ...]], where: str) -> None:
-    if not isinstance(raw, dict) or raw.keys() != kinds.keys():
-        raise ValueError(f"{where} is not made of {', '.join(kinds)}")
-    for key, allowed in kinds.items():
-        if type(raw[key]) not in allowed:
-            raise ValueError(f"{where}: {key} is a JSON {type(raw[key]).__name__}")
-
-
-def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None or time.year not in YEARS:
-        raise ValueError(f"{text[:40]!r} is no time with its zone")
-    return time
 
 
 # -- small -----------------------------------------------------------------------------------------
@@ -729,63 +445,9 @@ def _nearest(name: str, entries: Sequence[Entry]) -> str:
     return (f"did you mean {near[0]}? " if near else "") + "qwen35 sessions ls lists them"
 
 
-def _holder(path: Path) -> str:
-    """Which process a lock names, in words; nothing where it has not written that yet."""
-    with suppress(OSError, ValueError):
-        return f" (pid {int(path.read_text()[:20])})"
-    return ""
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of a file. Raises ValueError where it is too large, or no file but a pipe."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("it is not a regular file")
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES // 2**20} MiB")
-    return data
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a file that is whole or absent, and for its owner alone."""
-    from qwen35cli.checkpoint.write import whole_file  # late: it imports torch
-
-    with whole_file(path) as file:
-        Path(file.name).chmod(0o600)
-        file.write(data)
-
-
-def _sync(folder: Path) -> None:
-    from qwen35cli.checkpoint.write import sync_folder  # late: it imports torch
-
-    sync_folder(folder)
-
-
-def _files(folder: Path) -> list[Path]:
-    """The regular files in a folder, which may be absent."""
-    try:
-        with os.scandir(folder) as found:
-            return [Path(each) for each in found if each.is_file(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
 def _nbytes(folder: Path) -> int:
     total = 0
-    for path in (*_files(folder), *_files(folder / IMAGES)):
+    for path in (*regular_files(folder), *regular_files(folder / IMAGES)):
         with suppress(FileNotFoundError):  # removed just now
             total += path.lstat().st_size
     return total
-
-
-@contextmanager
-def _disk_errors(doing: str, path: Path, hint: str = "") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Qwen35Error(f"could not {doing} {path}: {_reason(error)}", hint) from None

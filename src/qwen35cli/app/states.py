@@ -21,6 +21,7 @@ from qwen35cli.errors import ModelError, Qwen35Error
 
 from .estimate import Device
 from .load import Loaded, Opened
+from .states_folder import over, remove_state, saved_states
 
 FORMAT = "1"  # of the file, of prompts and of how they are read; a change makes old files useless
 CAP_BYTES = 16 * 2**30  # of all files
@@ -198,19 +199,12 @@ class States:
 
     def _prune(self, newest: Path) -> None:
         """Remove the files that were used longest ago, where all take too much."""
-        found = []
-        for path in self.folder.glob("*.safetensors"):
-            with suppress(OSError):
-                status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
-            if total <= self.cap_bytes:
-                return
-            if path != newest:
-                with suppress(OSError):
-                    path.unlink()
-                total -= size
+        with suppress(Qwen35Error):  # of the folder; saving again prunes again
+            states = saved_states(self.folder)
+            others = (state for state in states if state.path != newest)
+            for state in over(others, sum(state.nbytes for state in states) - self.cap_bytes):
+                with suppress(Qwen35Error):  # of a file; the next may go
+                    remove_state(state)
 
 
 def chosen(places: Sequence[Place], cap_bytes: int) -> list[Place]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qwen35cli.checkpoint.strict_json import parse_object
-from qwen35cli.checkpoint.write import whole_file
+from qwen35cli.checkpoint.whole_file import whole_file
 from qwen35cli.errors import ModelError, Qwen35Error
 from qwen35cli.kernels.tuned import Tuned, checked
 

@@ -15,7 +15,8 @@ from qwen35cli.quant.plan import Plan
 
 from .names import CONFIG, INDEX, SIDE_FILES, SINGLE
 from .strict_json import parse_object
-from .write import Entry, write_json
+from .whole_file import write_json
+from .write import Entry
 
 MANIFEST = "manifest.json"
 VERSION = 1

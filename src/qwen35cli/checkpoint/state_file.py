@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .header import Stored, read_headers
-from .write import header, tensor_bytes, whole_file
+from .whole_file import whole_file
+from .write import header, tensor_bytes
 
 UNKNOWN = "0" * 64  # where the hash will stand, once the tensors were written
 HASH_BYTES = 2**20  # read at once

@@ -1,13 +1,11 @@
 """Writing checkpoints: the Hugging Face layout, every file complete or absent.
 
-A file is written beside its place, flushed to the disk and renamed; `config.json` comes last, so a
-folder that has one has the rest. Inside a shard, as in the original files: wide formats first, then
-by name.
+`config.json` comes last, so a folder that has one has the rest. Inside a shard, as in the original
+files: wide formats first, then by name.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from .header import SPELLING
 from .names import CONFIG, INDEX, SHARD, SINGLE
+from .whole_file import whole_file, write_json
 
 ALIGNMENT = 8  # of the tensor data in the file
 
@@ -156,12 +155,6 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON, as the whole file or not at all."""
-    with whole_file(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
 def _split(state: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
     """Names in the order of `state`, cut where a shard would pass `shard_bytes`."""
     shards: list[list[str]] = []
@@ -173,29 +166,3 @@ def _split(state: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
         shards[-1].append(name)
         room -= tensor.nbytes
     return shards
-
-
-@contextmanager
-def whole_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when complete, and `durable`, when on the disk."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if durable:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,9 @@ from .terminal import WIDE, Terminal
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qwen35cli.app.sessions import Entry, SavedState, Session, Store
+    from qwen35cli.app.sessions import Entry, Store
+    from qwen35cli.app.states_folder import SavedState
+    from qwen35cli.app.transcript import Session
 
 KEEP = 16 * 2**30  # bytes
 UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -56,7 +58,7 @@ def root(context: typer.Context) -> None:
 
 def complete(incomplete: str) -> list[tuple[str, str]]:
     """What NAME may be, for the shell."""
-    from qwen35cli.app.sessions import LAST
+    from qwen35cli.app.transcript import LAST
 
     found: list[tuple[str, str]] = []
     with suppress(Qwen35Error):  # while a line is typed there is no place for an error
@@ -160,7 +162,7 @@ def show(context: typer.Context, name: Name, *, flags: ListFlags, screen: Screen
       qwen35 sessions show last
       qwen35 sessions show notes --json | jq -r '.turns[-1].answer'
     """
-    from qwen35cli.app.sessions import as_json
+    from qwen35cli.app.transcript import as_json
 
     terminal = _terminal(context, screen)
     session = _store().read(name)
@@ -179,7 +181,7 @@ def export(context: typer.Context, name: Name, *, flags: ExportFlags, screen: Sc
       qwen35 sessions export last > chat.md
       qwen35 sessions export notes --format json -o notes.json
     """
-    from qwen35cli.app import sessions as use_case
+    from qwen35cli.app import transcript as use_case
 
     terminal = _terminal(context, screen)
     text = use_case.export(_store().read(name), flags.format)
@@ -259,7 +261,7 @@ def prune(
       qwen35 sessions prune --keep 0 -y
     """
     from qwen35cli.app.estimate import size
-    from qwen35cli.app.sessions import over, saved_states
+    from qwen35cli.app.states_folder import over, saved_states
 
     terminal = _terminal(context, screen)
     store = _store()
@@ -283,7 +285,7 @@ def _remove(
 ) -> None:
     """Remove states and sessions, where that is agreed to; each is a line on stdout."""
     from qwen35cli.app.estimate import size
-    from qwen35cli.app.sessions import remove_state
+    from qwen35cli.app.states_folder import remove_state
 
     lines = [f"state {state.path.name} · {size(state.nbytes)}" for state in states]
     lines += [line(entry) for entry in entries]
@@ -390,7 +392,7 @@ def listing_json(entries: "Sequence[Entry]") -> dict[str, Any]:
 
 def transcript(session: "Session", now: datetime) -> str:
     """The conversation for people to read."""
-    from qwen35cli.app.sessions import spoken  # late: not for --help
+    from qwen35cli.app.transcript import spoken  # late: not for --help
 
     count = len(session.turns)
     facts = (
@@ -448,7 +450,7 @@ def _line(text: str) -> str:
 
 
 def _json(value: dict[str, Any], terminal: Terminal) -> None:
-    from qwen35cli.app.sessions import json_text
+    from qwen35cli.app.transcript import json_text
 
     terminal.stdout().write(json_text(value) + "\n")
 
