@@ -10,13 +10,14 @@ from qwen35cli.app.load import Loaded
 from qwen35cli.app.question import Picture, Question, load_picture, load_pictures
 from qwen35cli.app.turn import Result, Thought
 from qwen35cli.engine.runner import Prefill
-from qwen35cli.errors import InterruptedByUser, Qwen35Error
+from qwen35cli.errors import ContextFullError, InterruptedByUser, Qwen35Error
 from qwen35cli.images.open import decode_image
 from qwen35cli.text.stream import Piece
 
 from . import answer, report, settings, slash, start
 from .adjust import Adjustable
 from .editor import Editor, Hooks
+from .keyboard import typing_ahead
 from .options import Flags
 from .terminal import Terminal
 from .thinking import Counted, Streamed, Thinking, Window
@@ -136,7 +137,7 @@ class Repl:
         except Qwen35Error:
             self.line = line
             raise
-        self._tell(typed)
+        self.tell(typed)
         self.ask(typed.question, thinking=typed.thinking)
 
     def ask(self, question: Question, *, thinking: bool | None = None) -> None:
@@ -171,7 +172,14 @@ class Repl:
             self.wait()
             view = self._view()
             events = begin(self.loaded)
-            result, stop = answer.show(events, self.conversation, view, self.terminal)
+            with typing_ahead():
+                result, stop = answer.show(events, self.conversation, view, self.terminal)
+        except ContextFullError as error:
+            self._come_back(question)
+            if not self.conversation.turns:
+                raise
+            hint = f"/undo or /clear makes room; {error.hint}"
+            raise ContextFullError(error.message, hint) from None
         except BaseException:
             self._come_back(question)
             raise
@@ -237,13 +245,15 @@ class Repl:
     def _thinking(self) -> Thinking | None:
         if self.terminal.quiet:
             return None
+        limit = self.adjust["think_budget"]
+        budget = None if limit < 0 else limit
         match self.adjust["thinking"]:
             case "hide":
-                return Counted(self.terminal)
+                return Counted(self.terminal, budget)
             case "fold" if self.terminal.can_erase:
-                return Window(self.terminal)
+                return Window(self.terminal, budget)
             case _:
-                return Streamed(self.terminal)
+                return Streamed(self.terminal, budget)
 
     # -- sessions -------------------------------------------------------------------------------
 
@@ -294,7 +304,8 @@ class Repl:
     def open_picture(self, path: str) -> Picture:
         return load_pictures(self.opened, [path])[0]
 
-    def _tell(self, typed: Typed) -> None:
+    def tell(self, typed: Typed) -> None:
+        """What was found in a message."""
         for number, picture in enumerate(typed.opened, 1):
             self._tell_picture(f"image {number}: {picture}", picture)
         for document in typed.read:

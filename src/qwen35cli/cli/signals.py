@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -10,6 +10,17 @@ from typing import Any, Self
 from qwen35cli.errors import InterruptedByUser
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_leaving: list[Callable[[], None]] = []  # what a second signal has to do before it ends all
+
+
+@contextmanager
+def before_leaving(action: Callable[[], None]) -> Iterator[None]:
+    """Have `action` done too if a second signal ends the program inside of the block."""
+    _leaving.append(action)
+    try:
+        yield
+    finally:
+        _leaving.remove(action)
 
 
 class Stop:
@@ -37,6 +48,8 @@ class Stop:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            for action in _leaving:
+                action()
             os._exit(InterruptedByUser.exit_code)
         self.requested = True
         self.leaving = number == signal.SIGTERM
