@@ -71,12 +71,20 @@ def main() -> None:
         figures["save_s"] = time.perf_counter() - start
         del loaded
         fresh = loading.load(loading.open_model(options))
-        start = time.perf_counter()
-        figures["restored"] = States(Path(folder), fresh.opened).load_session("session", fresh)
-        figures["restore_s"] = time.perf_counter() - start
-    back = Conversation(fresh.opened, system=None, thinking=False)
-    back.turns = [replace(each) for each in talk.turns]
-    figures["back_s"], figures["back_new"] = next_turn(back, fresh)
+        saved = States(Path(folder), fresh.opened)
+        back = Conversation(fresh.opened, system=None, thinking=False)
+        restored, returned = [], []
+        for _ in range(given.runs):
+            fresh.memory.forget()
+            back.turns = [replace(each) for each in talk.turns]
+            start = time.perf_counter()
+            figures["restored"] = saved.load_session("session", fresh)
+            restored.append(time.perf_counter() - start)
+            returned.append(next_turn(back, fresh))
+        figures["restore_s"] = statistics.median(restored)
+        figures["restore_first_s"] = restored[0]
+        figures["back_s"], figures["back_new"] = median(returned)
+        figures["back_first_s"] = returned[0][0]
     more = [next_turn(back, fresh) for _ in range(given.runs)]
     figures["later_s"], _ = median(more)
 
