@@ -19,6 +19,7 @@ from qwen35cli.errors import DeviceError, DoesNotFitError, ModelError, UsageErro
 from qwen35cli.kernels import select
 from qwen35cli.kernels.cpu.native import built
 from qwen35cli.model.config import Config
+from qwen35cli.model.siblings import SIBLINGS
 from qwen35cli.quant.plan import recipe
 from tests.tiny import tiny_config
 
@@ -198,3 +199,12 @@ def test_a_file_cut_short_in_use_is_said_in_one_line(tmp_path):
     assert done.returncode == ModelError.exit_code
     assert done.stderr.startswith(f"error: a file of {folder} was cut short while it was in use\n")
     assert not done.stdout
+
+
+@pytest.mark.parametrize("left", [2**33, 2**30, 0, -(2**30)])
+def test_states_get_half_of_what_is_left_and_room_for_a_few(left):
+    model = planned("4B", SIBLINGS["Qwen/Qwen3.5-4B"], recipe("int4"))
+    estimate = Estimate(model, Setting(ctx=8_192, device="cpu"))
+    assert 50 * 2**20 < estimate.state_bytes < 51 * 2**20  # rows are float32 on a CPU
+    room = load.states_room(estimate, estimate.total + left)
+    assert room == {2**33: 2**31, 2**30: 2**29}.get(left, 4 * estimate.state_bytes)
