@@ -1,5 +1,6 @@
 """The loop behind `qwen35 chat`: read a line, carry out a command or answer, again."""
 
+import signal
 import time
 from collections.abc import Callable, Generator
 
@@ -45,6 +46,8 @@ class Repl:
         self.conversation = start.begin(self.opened, flags)
         self.keeper = start.keeper(self.opened, flags.session)
         self.adjust = Adjustable(flags)
+        if self.adjust["think_budget"] == 0:
+            self.conversation.thinking = False
         self.draft = Draft()
         self.line = ""
         self.totals = [0, 0, 0.0]
@@ -65,8 +68,9 @@ class Repl:
             first = start.question(self.opened, prompt, self.flags.input, self.terminal, piped)
             for line in report.start_lines(self.opened, self.conversation):
                 self.terminal.note(line)
-            self.loaded = start.load(self.opened, self.terminal)
-            self.welcome_back(unanswered)
+            with typing_ahead():
+                self.loaded = start.load(self.opened, self.terminal)
+                self.welcome_back(unanswered)
             if first is not None:
                 self.ask(first)
             self._loop()
@@ -126,7 +130,9 @@ class Repl:
         except Qwen35Error as error:
             self.terminal.error(error.message, error.hint)
         finally:
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # some press it once more
             self.keeper.close()
+            signal.signal(signal.SIGINT, before)
 
     # -- messages -------------------------------------------------------------------------------
 
@@ -168,9 +174,9 @@ class Repl:
     def show(self, begin: Callable[[Loaded], Events], question: Question | None) -> None:
         """Show an answer while it is made, and save it. A question without one comes back."""
         assert self.loaded is not None
+        view = self._view()
         try:
             self.wait()
-            view = self._view()
             events = begin(self.loaded)
             with typing_ahead():
                 result, stop = answer.show(events, self.conversation, view, self.terminal)
@@ -180,7 +186,9 @@ class Repl:
                 raise
             hint = f"/undo or /clear makes room; {error.hint}"
             raise ContextFullError(error.message, hint) from None
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Qwen35Error):
+                view.failed(error.message, error.hint)
             self._come_back(question)
             raise
         finally:
@@ -209,7 +217,9 @@ class Repl:
         self._background.finish()
 
     def _come_back(self, question: Question | None) -> None:
-        if question is not None and not self.line:
+        """Let a question stand in the line again; one of which an answer was begun is kept."""
+        kept = any(turn.question is question for turn in self.conversation.turns)
+        if question is not None and not self.line and not kept:
             self.draft, self.line = attachments.reopened(question)
 
     def _told(self, result: Result) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from qwen35cli.app import attachments, clipboard, paths
 from qwen35cli.app.commands import BY_NAME, COMMANDS, Command, help_lines
 from qwen35cli.app.desktop import NoClipboard
-from qwen35cli.app.device import peak_bytes
 from qwen35cli.app.estimate import size
 from qwen35cli.app.question import Question, spaced
 from qwen35cli.errors import UsageError
@@ -96,9 +95,11 @@ def _think(repl: "Repl", argument: str) -> None:
         case "":
             limit = repl.adjust["think_budget"]
             spoken = "no limit" if limit < 0 else f"budget {limit:,}"
-            state = f"on, {spoken}" if conversation.thinking else "off"
+            state = f"on, {spoken}" if conversation.thinking and limit else "off"
             repl.terminal.say(f"thinking {state}, shown: {repl.adjust['thinking']}")
         case "on" | "off":
+            if word == "on" and repl.adjust["think_budget"] == 0:
+                raise UsageError("the budget of the thinking is 0", "/think 4k")
             conversation.thinking = word == "on"
             repl.terminal.note(f"thinking {word}")
         case "show" | "hide" | "fold":
@@ -109,8 +110,13 @@ def _think(repl: "Repl", argument: str) -> None:
             if not reasoning:
                 raise UsageError("the last answer was not thought about")
             repl.terminal.thinking(sanitize(reasoning) + "\n")
+        case "0":
+            _think(repl, "off")
         case _:
-            repl.adjust.set("think_budget", word, thinking=conversation.thinking)
+            try:
+                repl.adjust.set("think_budget", word, thinking=conversation.thinking)
+            except UsageError:
+                raise UsageError(f"/think does not know {argument[:40]!r}", "/help think") from None
             conversation.thinking = budget(word) != 0
             _think(repl, "")
 
@@ -163,7 +169,9 @@ def _edit(repl: "Repl", argument: str) -> None:
     typed = draft.message(text, repl.open_picture)
     repl.wait()
     repl.conversation.undo()
-    repl.ask(typed.question)
+    repl.terminal.note(_title(typed.question))
+    repl.tell(typed)
+    repl.ask(typed.question, thinking=typed.thinking)
 
 
 def _continue(repl: "Repl", argument: str) -> None:
@@ -198,7 +206,6 @@ def _stats(repl: "Repl", argument: str) -> None:
     read, made, seconds = repl.totals
     repl.terminal.say(f"in all: {read:,} tokens read, {made:,} generated, {seconds:.1f} s")
     repl.terminal.say(report.memory_line(repl.loaded, result))
-    repl.terminal.say(f"peak {size(peak_bytes(repl.opened.device))} on {repl.opened.device.type}")
 
 
 def _save(repl: "Repl", argument: str) -> None:
@@ -273,7 +280,7 @@ def _to_clipboard(repl: "Repl", text: str, what: str) -> None:
 def _count(argument: str, example: str) -> int:
     if not argument:
         return 1
-    if not argument.isdecimal() or not 1 <= int(argument) < 10_000:
+    if not argument.isdecimal() or len(argument) > 4 or not int(argument):
         raise UsageError(f"{argument[:40]!r} is not a number from 1 on", example)
     return int(argument)
 

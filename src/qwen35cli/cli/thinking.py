@@ -22,23 +22,25 @@ class Thinking(Protocol):
 
 
 class Streamed:
-    """All of it, left on the screen."""
+    """All of it, left on the screen; `budget`: tokens that it may take, None for no limit."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, budget: int | None = None) -> None:
         self._terminal = terminal
+        self._budget = budget
 
     def piece(self, text: str) -> None:
         self._terminal.thinking(text)
 
     def closed(self, thought: Thought) -> None:
-        self._terminal.note(spoken(thought))
+        self._terminal.note(spoken(thought, self._budget))
 
 
 class Counted:
-    """Only how much there is, in a passing line."""
+    """Only how much there is, in a passing line; what ended it, where that was not the model."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, budget: int | None = None) -> None:
         self._terminal = terminal
+        self._budget = budget
         self._tokens = 0
 
     def piece(self, text: str) -> None:
@@ -46,14 +48,16 @@ class Counted:
         self._terminal.status(f"thinking · {self._tokens:,} tokens")
 
     def closed(self, thought: Thought) -> None:
-        pass
+        if thought.closed_by != "model":
+            self._terminal.note(spoken(thought, self._budget))
 
 
 class Window:
     """Its last lines, which make room for one when it is over."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, budget: int | None = None) -> None:
         self._terminal = terminal
+        self._budget = budget
         self._tail = ""
 
     def piece(self, text: str) -> None:
@@ -67,9 +71,18 @@ class Window:
         self._terminal.passing(lines[-LINES:] or [""])
 
     def closed(self, thought: Thought) -> None:
-        self._terminal.note(spoken(thought))
+        self._terminal.note(spoken(thought, self._budget))
 
 
-def spoken(thought: Thought) -> str:
-    """The line that closes the thinking."""
-    return f"thought {thought.tokens:,} tokens, {thought.seconds:.1f} s"
+def spoken(thought: Thought, budget: int | None = None) -> str:
+    """The line that closes the thinking; `budget`: tokens that were asked for."""
+    much = f"{thought.tokens:,} tokens, {thought.seconds:.1f} s"
+    if thought.closed_by == "loop":
+        return f"thinking closed: it was repeating itself · {much}"
+    if thought.closed_by != "budget":
+        return f"thought {much}"
+    if budget is None:
+        return f"thinking closed at its budget · {much}"
+    if thought.tokens < budget:
+        return f"thinking closed at what the context leaves for it · {much}"
+    return f"thinking closed at its budget ({budget:,}) · {much}"
