@@ -193,9 +193,9 @@ class Conversation:
 
     def context(self) -> list[Part]:
         """What fills the context now: the system prompt, and each turn with its pictures."""
-        if not self.turns:
-            return []
         view = self._history(self.turns)
+        if not self.turns:
+            return [Part("system prompt", view.system)] if view.system else []
         return self._parts(view, [turn.question for turn in self.turns], view.messages[-1])
 
     def parts_of(self, question: Question) -> list[Part]:

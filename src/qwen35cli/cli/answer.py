@@ -113,7 +113,9 @@ def text_view(sink: Sink, terminal: Terminal, flags: Flags) -> TextView:
     shown: Thinking | None = None
     if not terminal.quiet:
         hidden = flags.thinking.hide_thinking
-        shown = Counted(terminal) if hidden else Streamed(terminal)
+        limit = flags.thinking.think_budget
+        kind = Counted if hidden else Streamed
+        shown = kind(terminal, limit if limit > 0 else None)
     rendered = terminal.out_is_terminal and output.output is None and not output.no_markdown
     return TextView(
         sink,
@@ -189,8 +191,11 @@ def show(
     terminal: Terminal,
     *,
     explain: bool = True,
+    chat: bool = False,
 ) -> tuple[Result, Stop]:
-    """Drive an answer to its end, or to the first Ctrl-C, and show it; `explain` why it ended."""
+    """Drive an answer to its end, or to the first Ctrl-C, and show it; `explain` why it ended,
+    with hints for the command line or, in a `chat`, for its own.
+    """
     start = time.perf_counter()
     terminal.status("reading …")
     with closing(events), Stop() as stop:
@@ -207,5 +212,5 @@ def show(
     assert conversation.result is not None
     view.end(conversation.result)
     if explain or conversation.result.finish_reason == "interrupted":
-        explain_end(conversation.result, conversation, terminal)
+        explain_end(conversation.result, conversation, terminal, chat=chat)
     return conversation.result, stop

@@ -27,12 +27,12 @@ def typing_ahead() -> Iterator[None]:
 
     def restore() -> None:
         with contextlib.suppress(termios.error, OSError):  # the terminal is gone
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+            termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
     quiet = termios.tcgetattr(descriptor)
     quiet[0] &= ~termios.ICRNL  # Enter stays what the line editor takes for it
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
+    termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
     try:
         with signals.before_leaving(restore):
             yield

@@ -179,7 +179,9 @@ class Repl:
             self.wait()
             events = begin(self.loaded)
             with typing_ahead():
-                result, stop = answer.show(events, self.conversation, view, self.terminal)
+                result, stop = answer.show(
+                    events, self.conversation, view, self.terminal, chat=True
+                )
         except ContextFullError as error:
             self._come_back(question)
             if not self.conversation.turns:

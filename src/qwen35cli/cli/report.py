@@ -177,8 +177,10 @@ def dry_run(
     terminal.say(f"{saved:>9,}  read before and saved; {total - saved:,} would be read")
 
 
-def explain_end(result: Result, conversation: Conversation, terminal: Terminal) -> None:
-    """Name every ending but the plain one, with what to do about it."""
+def explain_end(
+    result: Result, conversation: Conversation, terminal: Terminal, *, chat: bool = False
+) -> None:
+    """Name every ending but the plain one, with what to do about it, there or in a `chat`."""
     opened = conversation.opened
     inside = result.closed_by == "none"
     match result.finish_reason:
@@ -187,19 +189,24 @@ def explain_end(result: Result, conversation: Conversation, terminal: Terminal) 
         case "loop":
             terminal.warn(
                 "the answer was repeating itself and was stopped; one copy is kept",
-                "--no-loop-guard lets it repeat",
+                "/set loop_guard off lets it repeat" if chat else "--no-loop-guard lets it repeat",
             )
         case "length":
+            more = 2 * result.answer_tokens
             terminal.warn(
                 f"the answer was stopped at {result.answer_tokens:,} tokens",
-                f"--max-tokens {2 * result.answer_tokens}",
+                f"/continue goes on; /set max_tokens {more}" if chat else f"--max-tokens {more}",
             )
         case "context":
             fits = opened.largest_ctx > opened.ctx
+            instead = "/undo or /think off" if chat else "--no-think, or a shorter prompt"
             terminal.warn(
                 f"the context of {opened.ctx:,} tokens is full"
                 + (", inside the thinking: there is no answer" if inside else ""),
-                f"--ctx {opened.largest_ctx}" if fits else "--no-think, or a shorter prompt",
+                f"--ctx {opened.largest_ctx}" if fits else instead,
             )
         case "stop" if inside:
-            terminal.warn("the model ended inside its thinking: there is no answer", "--no-think")
+            terminal.warn(
+                "the model ended inside its thinking: there is no answer",
+                "/think off, then /regen" if chat else "--no-think",
+            )

@@ -39,7 +39,7 @@ def run(repl: "Repl", command: Command, argument: str) -> bool:
 
 def _help(repl: "Repl", argument: str) -> None:
     for line in help_lines(argument):
-        repl.terminal.say(line)
+        repl.terminal.reply(line)
 
 
 def _clear(repl: "Repl", argument: str) -> None:
@@ -69,7 +69,7 @@ def _read(repl: "Repl", argument: str) -> None:
     repl.draft.documents += documents
     for document in documents:
         tokens = len(repl.opened.tokenizer.encode("".join(spaced([document.part]))))
-        repl.terminal.say(f"file: {document} · {tokens:,} tokens")
+        repl.terminal.reply(f"file: {document} · {tokens:,} tokens")
 
 
 # -- how it answers -------------------------------------------------------------------------------
@@ -78,7 +78,9 @@ def _read(repl: "Repl", argument: str) -> None:
 def _system(repl: "Repl", argument: str) -> None:
     conversation = repl.conversation
     if not argument:
-        repl.terminal.say(conversation.system or "there is no system prompt; /system TEXT sets one")
+        repl.terminal.reply(
+            conversation.system or "there is no system prompt; /system TEXT sets one"
+        )
         return
     repl.wait()
     conversation.replace_system(None if argument == "-" else argument)
@@ -96,7 +98,7 @@ def _think(repl: "Repl", argument: str) -> None:
             limit = repl.adjust["think_budget"]
             spoken = "no limit" if limit < 0 else f"budget {limit:,}"
             state = f"on, {spoken}" if conversation.thinking and limit else "off"
-            repl.terminal.say(f"thinking {state}, shown: {repl.adjust['thinking']}")
+            repl.terminal.reply(f"thinking {state}, shown: {repl.adjust['thinking']}")
         case "on" | "off":
             if word == "on" and repl.adjust["think_budget"] == 0:
                 raise UsageError("the budget of the thinking is 0", "/think 4k")
@@ -132,7 +134,7 @@ def _set(repl: "Repl", argument: str) -> None:
 
 def _show(repl: "Repl", argument: str) -> None:
     for line in repl.adjust.lines(argument, thinking=repl.conversation.thinking):
-        repl.terminal.say(line)
+        repl.terminal.reply(line)
 
 
 # -- turns ----------------------------------------------------------------------------------------
@@ -185,12 +187,12 @@ def _ctx(repl: "Repl", argument: str) -> None:
     parts, ctx = repl.conversation.context(), repl.opened.ctx
     used = sum(part.tokens for part in parts)
     for part in parts:
-        repl.terminal.say(f"{part.tokens:>9,}  {part.name}")
-    repl.terminal.say(f"{ctx - used:>9,}  free of {ctx:,}")
+        repl.terminal.reply(f"{part.tokens:>9,}  {part.name}")
+    repl.terminal.reply(f"{ctx - used:>9,}  free of {ctx:,}")
     if repl.loaded is not None:
         memory = repl.loaded.memory
         count = len(memory.places)
-        repl.terminal.say(
+        repl.terminal.reply(
             f"{count} state{'' if count == 1 else 's'} to return to, {size(memory.nbytes)} of "
             f"{size(memory.cap_bytes)}"
         )
@@ -202,10 +204,10 @@ def _stats(repl: "Repl", argument: str) -> None:
     result = repl.conversation.result
     if result is None or repl.loaded is None:
         raise UsageError("nothing was asked yet")
-    repl.terminal.say(report.stats_line(result, repl.opened.ctx))
+    repl.terminal.reply(report.stats_line(result, repl.opened.ctx))
     read, made, seconds = repl.totals
-    repl.terminal.say(f"in all: {read:,} tokens read, {made:,} generated, {seconds:.1f} s")
-    repl.terminal.say(report.memory_line(repl.loaded, result))
+    repl.terminal.reply(f"in all: {read:,} tokens read, {made:,} generated, {seconds:.1f} s")
+    repl.terminal.reply(report.memory_line(repl.loaded, result))
 
 
 def _save(repl: "Repl", argument: str) -> None:

@@ -34,6 +34,7 @@ ERASE_LINE = "\r\x1b[2K"
 UP = "\x1b[{}A"
 ERASE_BELOW = "\x1b[J"
 CLIPBOARD = "\x1b]52;c;{}\x07"
+USUAL = 80  # columns of a terminal that does not say
 WIDE = 240  # columns of a table that goes to a pipe or a file
 
 
@@ -97,7 +98,10 @@ class Terminal:
     @property
     def err_columns(self) -> int:
         """The width of the terminal that stderr is, or of a usual one."""
-        return shutil.get_terminal_size().columns
+        try:
+            return os.get_terminal_size(self._err.fileno()).columns or USUAL
+        except (OSError, ValueError):  # it is none
+            return shutil.get_terminal_size().columns
 
     @property
     def err_color(self) -> bool:
@@ -162,6 +166,10 @@ class Terminal:
         if not self.quiet:
             self._line(text)
 
+    def reply(self, text: str) -> None:
+        """A line that was asked for, whatever else is to be quiet."""
+        self._line(text)
+
     def note(self, text: str) -> None:
         """A line beside the answer; on a terminal dim, and broken between words."""
         if self.quiet:
@@ -214,7 +222,7 @@ class Terminal:
         """Several of them, sanitised, each cut to the width of the terminal."""
         if self.quiet or not self.can_erase:
             return
-        room = max(1, shutil.get_terminal_size().columns - 1)
+        room = max(1, self.err_columns - 1)
         shown = [self._styled(_cut(line, room), "dim") for line in lines]
         start = "\n" if self._midline else ""
         self._midline = False

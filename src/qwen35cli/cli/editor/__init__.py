@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
@@ -79,7 +80,7 @@ class Editor:
             enable_suspend=True,
             style=STYLE,
             color_depth=_color_depth(color),
-            output=create_output(sys.stderr),
+            output=create_output(_screen()),
         )
         # Else the line of Ctrl-R stands at the lower end of the screen, far from what it finds.
         session.layout.current_window.dont_extend_height = to_filter(True)
@@ -124,6 +125,12 @@ class Editor:
         if self._history.problem:
             self._hooks.on_error(self._history.problem, "")
             self._history.problem = ""
+
+
+def _screen() -> TextIO:
+    """Where the line is drawn: stderr, unless that goes elsewhere and stdout is the terminal."""
+    elsewhere = not sys.stderr.isatty() and sys.stdout.isatty()
+    return sys.stdout if elsewhere else sys.stderr
 
 
 def _color_depth(color: bool | None) -> ColorDepth | None:
