@@ -43,6 +43,7 @@ from benchmarks.texts import LONGEST, buckets, demo_answers, of_file
 from qwen35cli.app.load import Loaded, LoadOptions, load, open_model
 from qwen35cli.app.source import DEMO
 from qwen35cli.checkpoint.names import ours, theirs
+from qwen35cli.engine.memory import Memory
 from qwen35cli.engine.runner import Runner
 from qwen35cli.engine.sampling import Sampling
 from qwen35cli.kernels import Kernels
@@ -197,7 +198,7 @@ def answers(
     torch.set_num_threads(1)
     loaded = candidate.load(kernels, pictures=True)
     runner = Runner(loaded.runner.model, capacity=TASK_CONTEXT, kv_dtype=KV_DTYPES[kv])
-    loaded = replace(loaded, runner=runner)
+    loaded = replace(loaded, memory=Memory(runner))
     right: dict[str, list[bool]] = {}
     for name, talks in questions(count, 1, loaded.opened.tokenizer):
         if name.startswith(skipped):

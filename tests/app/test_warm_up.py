@@ -12,6 +12,7 @@ from qwen35cli.app import warm_up
 from qwen35cli.cli import start
 from qwen35cli.cli.terminal import Terminal
 from qwen35cli.engine.depth import Fixed
+from qwen35cli.engine.memory import Memory
 from qwen35cli.engine.runner import Prefill
 from qwen35cli.errors import DeviceError
 from qwen35cli.kernels import select
@@ -57,7 +58,7 @@ def loaded(monkeypatch, tmp_path):
         )
         opened.checkpoint.schemes = {}
         depth = Fixed(mtp) if isinstance(mtp, int) else None
-        return replace(fake_loaded(opened, []), runner=Recorder(steps), depth=depth)
+        return replace(fake_loaded(opened, []), memory=Memory(Recorder(steps)), depth=depth)
 
     return make
 
