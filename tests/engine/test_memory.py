@@ -258,7 +258,7 @@ def test_any_sequence_of_turns_equals_reading_afresh(model, drafts, kv, seed):
             for _ in islice(events, choice.randint(1, 3)):
                 pass
             events.close()
-        before = kept.shared(prompt)
+        before, _ = kept._nearest(keys_of(prompt, IMAGE), logits=True)
         logits, new = read(kept, prompt)
         assert new == len(prompt.ids) - before
         assert torch.equal(logits, afresh(model, prompt, drafts=drafts, kv=kv))

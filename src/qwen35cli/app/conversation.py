@@ -181,6 +181,15 @@ class Conversation:
             raise UsageError("nothing was asked yet")
         return self.turns[-1]
 
+    def mode_again(self) -> bool:
+        """Whether another answer to the last question is thought about first.
+
+        Raises:
+            UsageError: nothing was asked yet.
+        """
+        turn = self.last()
+        return turn.thinking if turn.own_mode else self.thinking
+
     # -- prompts --------------------------------------------------------------------------------
 
     def prompt(self, question: Question, *, thinking: bool | None = None) -> Prompt:
@@ -289,8 +298,7 @@ class Conversation:
             UsageError: nothing was asked yet.
         """
         old = self.last()
-        thinking = old.thinking if old.own_mode else self.thinking
-        turn = Turn(old.question, thinking, own_mode=old.own_mode)
+        turn = Turn(old.question, self.mode_again(), own_mode=old.own_mode)
         self.turns.pop()
         try:
             yield from self._run(loaded, turn, options, said=())

@@ -157,6 +157,8 @@ class Keeper:
 
     def _stored_picture(self, picture: Picture) -> StoredPicture:
         assert self.store is not None and self.session is not None
+        if picture.digest in self.session.digests:  # there since the last save
+            return StoredPicture(picture.name, picture.digest)
         return self.store.add_picture(self.session, picture.name, picture.data)
 
     def _revived(self, session: Session, stored: StoredTurn) -> Turn:

@@ -1,6 +1,7 @@
 """`qwen35 ask`: one answer, then exit."""
 
 from contextlib import closing, suppress
+from dataclasses import replace
 
 import typer
 
@@ -75,6 +76,7 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
     tools = structured.read_tools(output.tools)
     begin_reading(flags.model)
     from . import answer, report, start  # late: they import torch
+    from .adjust import Adjustable
 
     goes_on = flags.session.go_on or flags.session.session is not None
     opened = start.open_model(flags, terminal, pictures=goes_on or bool(flags.input.image))
@@ -97,7 +99,8 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
             (terminal.note if terminal.err_is_terminal else terminal.detail)(line)
 
         constraint = structured.constraint(schema, opened.tokenizer)
-        options = start.options(flags, thinking=conversation.thinking, constraint=constraint)
+        settings = Adjustable(flags).options(thinking=conversation.thinking)
+        options = replace(settings, constraint=constraint)
         pictures = bool(wanted.images)
         loaded = start.load(opened, terminal, pictures=pictures)
         if keeper.states is not None:

@@ -158,8 +158,7 @@ class Repl:
 
     def regenerate(self) -> None:
         """Answer the last question again; until a new answer begins the old one stays."""
-        self.conversation.last()
-        options = self.adjust.options(thinking=self.conversation.thinking)
+        options = self.adjust.options(thinking=self.conversation.mode_again())
         self.show(lambda loaded: self.conversation.regenerate(loaded, options), None)
 
     def go_on(self, text: str | None = None) -> None:

@@ -1,11 +1,9 @@
 """What `ask` and `chat` do before the first answer: flags to options, model, question."""
 
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 
 from qwen35cli.app import clipboard
-from qwen35cli.app import conversation as answers
 from qwen35cli.app import load as loading
 from qwen35cli.app import warm_up as warming
 from qwen35cli.app.conversation import Conversation
@@ -16,13 +14,11 @@ from qwen35cli.app.question import Question, load_pictures, text_parts
 from qwen35cli.app.sessions import Store
 from qwen35cli.app.states import States
 from qwen35cli.app.turn import Result
-from qwen35cli.engine.sampling import Sampling, choose
-from qwen35cli.engine.steering import Constraint
 from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.kernels.cpu import TORCH_ONLY
 
 from . import making, settings, stdin
-from .options import Flags, InputFlags, RoundCount, SamplingFlags, SessionFlags
+from .options import Flags, InputFlags, RoundCount, SessionFlags
 from .terminal import Terminal
 
 LARGE_BYTES = 2**30  # loading more than this is worth a line in a log
@@ -115,21 +111,6 @@ def keep(keeper: Keeper, loaded: Loaded, result: Result, terminal: Terminal) -> 
         terminal.warn(error.message, error.hint)
 
 
-def options(
-    flags: Flags, *, thinking: bool, constraint: Constraint | None = None
-) -> answers.Options:
-    """How an answer is made, by the flags."""
-    budget = flags.thinking.think_budget
-    return answers.Options(
-        sampling=sampling(flags.sampling, thinking=thinking),
-        max_tokens=flags.sampling.max_tokens,
-        think_budget=None if budget < 0 else budget,
-        answer_reserve=flags.thinking.answer_reserve,
-        loop_guard=not flags.thinking.no_loop_guard,
-        constraint=constraint,
-    )
-
-
 def load(opened: Opened, terminal: Terminal, *, pictures: bool = True) -> Loaded:
     """Read the weights; long work is announced, on a terminal and in a log."""
     what = f"loading {opened.source.name} {opened.checkpoint.format}"
@@ -206,21 +187,3 @@ def question(
         terminal.say(f"image {number}: {picture}")
     asked = Question((*pictures, *texts))
     return asked if asked.text.strip() or pictures else None
-
-
-def sampling(flags: SamplingFlags, *, thinking: bool) -> Sampling:
-    """The preset's row for the mode, with what the flags change. Without a seed one is drawn."""
-    values = {
-        "temperature": flags.temp,
-        "top_p": flags.top_p,
-        "top_k": flags.top_k,
-        "min_p": flags.min_p,
-        "presence_penalty": flags.presence_penalty,
-        "repetition_penalty": flags.repetition_penalty,
-    }
-    return choose(
-        flags.preset,
-        thinking=thinking,
-        seed=secrets.randbelow(2**32) if flags.seed is None else flags.seed,
-        given={name: value for name, value in values.items() if value is not None},
-    )

@@ -132,10 +132,6 @@ class Memory:
 
     # -- the places -----------------------------------------------------------------------------
 
-    def shared(self, prompt: Prompt) -> int:
-        """Tokens of `prompt` that would not be read again."""
-        return self._nearest(self._keys(prompt), logits=True)[0]
-
     @property
     def nbytes(self) -> int:
         """Bytes of all states that are kept."""
