@@ -209,10 +209,13 @@ def test_thinking_that_is_kept_stays_in_the_context(talk, loaded):
 
 def test_a_mode_for_one_question_is_that_of_its_other_answers(talk, loaded):
     ask(talk, loaded, "What is 3 + 4?", thinking=False)
+    assert not talk.mode_again()
     drive(talk.regenerate(loaded, OPTIONS), talk)
     assert talk.turns[-1].closed_by == "off"
     ask(talk, loaded, "What is 5 + 4?")
     assert talk.turns[-1].closed_by != "off"
+    talk.thinking = False
+    assert not talk.mode_again()
 
 
 def test_a_full_context_is_refused_and_nothing_is_lost(talk, loaded):
