@@ -232,3 +232,13 @@ def test_damage_anywhere_gives_a_tokenizer_or_a_model_error(tmp_path, raw):
         except ModelError:
             refused += 1
     assert 30 < refused < 300
+
+
+def test_a_text_is_encoded_once_and_what_is_given_can_be_changed(small):
+    text = "A conversation is rendered again at each turn."
+    first = small.encode(text)
+    before = small._encoded.cache_info().misses
+    first.append(0)
+    again = small.encode(text)
+    assert again == first[:-1]
+    assert small._encoded.cache_info().misses == before

@@ -8,6 +8,7 @@ placed by number, looked up in `Tokenizer.added`.
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ from tokenizers.models import BPE
 
 from qwen35cli.errors import ModelError, UsageError
 
+RUNS = 1_024  # of text between control tokens whose ids are kept, those used last
 MAX_FILE_BYTES = 64 * 2**20  # the real file has 12.8 MB
 _NO_TOKEN = "\ufffd".encode()
 _SEE_FOLDER = "copy tokenizer.json again from the repository the weights came from"
@@ -87,6 +89,7 @@ class Tokenizer:
         model = parsed.model
         if not isinstance(model, BPE) or any(model.token_to_id(c) is None for c in _BYTE):
             raise ModelError(f"{path} is not a byte-level BPE over all 256 bytes", _SEE_FOLDER)
+        self._encoded = lru_cache(RUNS)(self._encode)  # a chat renders its past at each turn
         self._plain = tokenizers.Tokenizer(model)
         if parsed.normalizer is not None:
             self._plain.normalizer = parsed.normalizer
@@ -142,6 +145,10 @@ class Tokenizer:
             text: as for `encode`, which also says what is raised.
             marks: places in `text`, in characters.
         """
+        ids, counts = self._encoded(text, tuple(marks))
+        return [*ids], [*counts]
+
+    def _encode(self, text: str, marks: tuple[int, ...]) -> tuple[list[int], list[int]]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
