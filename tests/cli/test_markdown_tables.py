@@ -4,7 +4,7 @@ import pytest
 
 from qwen35cli.cli.markdown import Markdown
 from qwen35cli.cli.markdown.tables import MOST_ROWS
-from qwen35cli.cli.markdown.width import width
+from qwen35cli.cli.width import width
 from tests.cli.markdown_screen import marked, plain, render
 
 SMALL = "| Name | Age |\n|:-----|----:|\n| Anna | 12 |\n| Bo | 5 |\n"

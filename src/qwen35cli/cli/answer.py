@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qwen35cli.app.conversation import Conversation
 from qwen35cli.app.load import Loaded
@@ -15,12 +15,14 @@ from qwen35cli.engine.sampling import Sampling
 from qwen35cli.text.sanitize import Sanitizer
 from qwen35cli.text.stream import Piece
 
-from .markdown import Markdown
 from .options import Flags
 from .report import as_json, explain_end
 from .signals import Stop
 from .terminal import Sink, Terminal
 from .thinking import Counted, Streamed, Thinking
+
+if TYPE_CHECKING:
+    from .markdown import Markdown
 
 # What JSON lets through but a terminal should not see.
 UNSAFE = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -51,7 +53,7 @@ class TextView:
         raw: bool = False,
         stream: bool = True,
         thinking: Thinking | None = None,
-        markdown: Markdown | None = None,
+        markdown: "Markdown | None" = None,
     ) -> None:
         """Show one answer.
 
@@ -126,8 +128,10 @@ def text_view(sink: Sink, terminal: Terminal, flags: Flags) -> TextView:
     )
 
 
-def markdown(sink: Sink, terminal: Terminal) -> Markdown:
+def markdown(sink: Sink, terminal: Terminal) -> "Markdown":
     """What renders an answer on its way to the terminal that stdout is."""
+    from .markdown import Markdown  # late: 50 ms that no pipe needs
+
     return Markdown(sink.write, lambda: terminal.columns or 80, color=terminal.out_color)
 
 

@@ -2,7 +2,7 @@
 
 from wcwidth import iter_graphemes
 
-from .markdown.width import width
+from .width import width
 
 
 def rows(line: str, columns: int) -> list[str]:

@@ -7,8 +7,9 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_inline.state_inline import Scanned, StateInline
 from markdown_it.token import Token
 
+from qwen35cli.cli.width import is_cjk
+
 from .page import Span, combine
-from .width import is_cjk
 
 LIMIT = 400  # characters that are held; then what is open is given up
 

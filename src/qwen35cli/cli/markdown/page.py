@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from .width import clusters, joined, may_break, width
+from qwen35cli.cli.width import clusters, joined, may_break, width
 
 _PARTS = re.compile(r"[ \t]+|[^ \t]+")
 _LONGEST_WORD = 1000  # characters; a longer one is not waited for, whatever its width

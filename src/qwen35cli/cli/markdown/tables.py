@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
+from qwen35cli.cli.width import width
+
 from .inline import Inline
 from .page import Page, Span, combine, measure, plain
-from .width import width
 
 NARROW = 40  # columns below which a table that does not fit is not folded but listed
 MOST_ROWS = 200  # rows that are held before the first is written

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from .width import CJK
+from qwen35cli.cli.width import CJK
 
 LONGEST = 200  # characters of a unit without a place to cut
 
