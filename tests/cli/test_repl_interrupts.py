@@ -239,3 +239,13 @@ def test_an_error_in_an_answer_ends_neither_the_chat_nor_the_message(tmp_path):
         chat.say("two", then="two")
         assert chat.enter()[-2] == "At last."
         assert chat.leave() == 0
+
+
+def test_a_line_that_came_back_and_was_cleared_stays_cleared(tmp_path):
+    with with_script(tmp_path, [["First."]]) as chat:
+        chat.say("what is in ./none.png?", then="what is in ./none.png?")
+        chat.clear()
+        chat.type(CTRL_C)
+        chat.sees("Ctrl-C again or Ctrl-D to leave")
+        chat.ready()
+        assert chat.say("hello")[0] == "First."

@@ -92,7 +92,7 @@ class Repl:
                 if warned:
                     raise InterruptedByUser("interrupted") from None
                 self.terminal.note("Ctrl-C again or Ctrl-D to leave")
-                warned = True
+                warned, self.line = True, ""
                 continue
             warned, self.line = False, ""
             if not self._handle(line):
