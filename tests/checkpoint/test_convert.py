@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen35cli.checkpoint import convert
-from qwen35cli.checkpoint.convert import file_layout, file_schemes, quantize_checkpoint
+from qwen35cli.checkpoint.convert import file_layout, quantize_checkpoint
 from qwen35cli.checkpoint.names import CONFIG, SINGLE
-from qwen35cli.checkpoint.read import load_weights, open_checkpoint
+from qwen35cli.checkpoint.opened import file_schemes, open_checkpoint
+from qwen35cli.checkpoint.read import load_weights
 from qwen35cli.checkpoint.write import write_checkpoint
 from qwen35cli.errors import ModelError
 from qwen35cli.kernels import reference, select

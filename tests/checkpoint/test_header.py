@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwen35cli.checkpoint.header import MAX_HEADER_BYTES, read_header
+from qwen35cli.checkpoint.header import read_header
+from qwen35cli.checkpoint.raw_header import MAX_HEADER_BYTES
 from qwen35cli.errors import ModelError
 
 F32_PAIR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

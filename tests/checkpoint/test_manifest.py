@@ -1,6 +1,7 @@
 """What a quantized folder states of itself, and every way in which it can be untrue."""
 
 import json
+import os
 
 import pytest
 
@@ -100,6 +101,14 @@ def test_a_folder_without_a_manifest_was_never_finished(folder):
     with pytest.raises(ModelError, match=r"no manifest\.json: they are not complete") as caught:
         manifest.check_manifest(folder)
     assert "qwen35 quantize" in caught.value.hint
+    assert not manifest.is_manifest_of_ours(folder)
+
+
+def test_a_pipe_is_not_waited_for(folder):
+    (folder / MANIFEST).unlink()
+    os.mkfifo(folder / MANIFEST)
+    with pytest.raises(ModelError, match="is no regular file"):
+        manifest.read_manifest(folder)
     assert not manifest.is_manifest_of_ours(folder)
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from qwen35cli.checkpoint.header import Stored
 from qwen35cli.checkpoint.names import CONFIG, INDEX, SINGLE
-from qwen35cli.checkpoint.read import _check_finite, load_weights, open_checkpoint
+from qwen35cli.checkpoint.opened import open_checkpoint
+from qwen35cli.checkpoint.read import _check_finite, load_weights
 from qwen35cli.checkpoint.write import write_checkpoint
 from qwen35cli.errors import ModelError
 from qwen35cli.kernels import select
@@ -201,6 +202,22 @@ def test_a_shard_may_link_to_the_blobs_of_its_cache(sharded, tmp_path):
     load(snapshot)
 
 
+def test_a_shard_may_link_to_the_blobs_that_repositories_share(sharded, tmp_path):
+    snapshots = tmp_path / "models--owner--name" / "snapshots"
+    snapshots.mkdir(parents=True)
+    snapshot = sharded.rename(snapshots / "0123abcd")
+    (snapshots.parent / "blobs").mkdir()
+    (tmp_path / "blobs" / "ab").mkdir(parents=True)
+    shard = next(snapshot.glob("*-00001-of-*"))
+    shard.rename(tmp_path / "blobs" / "ab" / "abcd")
+    (snapshots.parent / "blobs" / "1").symlink_to("../../blobs/ab/abcd")
+    shard.symlink_to("../../blobs/1")
+    load(snapshot)
+    snapshots.parent.rename(tmp_path / "folder")
+    with pytest.raises(ModelError, match="outside the checkpoint"):
+        load(tmp_path / "folder" / "snapshots" / "0123abcd")
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(path)])
 def test_a_shard_is_a_regular_file(sharded, make):
     shard = next(sharded.glob("*-00001-of-*"))
@@ -268,7 +285,8 @@ def test_a_file_cut_short_after_opening_is_an_error_not_a_signal(sharded):
     script = f"""
         import torch
         from pathlib import Path
-        from qwen35cli.checkpoint.read import load_weights, open_checkpoint
+        from qwen35cli.checkpoint.opened import open_checkpoint
+        from qwen35cli.checkpoint.read import load_weights
         from qwen35cli.errors import ModelError
         from tests.checkpoint.test_read import CPU, meta_model
         from tests.tiny import tiny_config
@@ -301,7 +319,8 @@ def test_the_peak_of_loading_is_the_weights_themselves(tmp_path):
         import torch
         from pathlib import Path
         from qwen35cli.checkpoint.header import read_header
-        from qwen35cli.checkpoint.read import Checkpoint, load_weights
+        from qwen35cli.checkpoint.opened import Checkpoint
+        from qwen35cli.checkpoint.read import load_weights
 
         def peak():
             status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's
@@ -330,7 +349,7 @@ def test_the_peak_of_loading_is_the_weights_themselves(tmp_path):
 
 def test_no_bit_pattern_slips_through_the_check_for_finite_numbers():
     numbers = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
-    stored = Stored("w", torch.bfloat16, (1,), Path("f"), 0)
+    stored = Stored("w", "BF16", (1,), Path("f"), 0)
     _check_finite(numbers[numbers.isfinite()].view(torch.uint8).numpy(), stored)
     bad = numbers[~numbers.isfinite()]
     assert len(bad) == 256

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from qwen35cli.checkpoint.names import theirs
-from qwen35cli.checkpoint.read import Checkpoint, open_checkpoint
+from qwen35cli.checkpoint.opened import Checkpoint, open_checkpoint
 from qwen35cli.errors import UsageError
 from qwen35cli.model.sizes import itemsize, parameters
 from qwen35cli.quant.plan import KEEP, Format, recipe
@@ -68,7 +68,7 @@ def _quantized(checkpoint: Checkpoint) -> dict[str, Held]:
             found[matrix] = Held(scheme, scheme.loaded_nbytes(shapes[matrix]))
             continue
         if scheme.kind == "keep":  # a number that is stored in bf16 may be held in float32
-            count = stored.nbytes // stored.dtype.itemsize
+            count = stored.nbytes // stored.itemsize
             found[name] = Held(scheme, count * itemsize(name))
             continue
         before = found[matrix].nbytes if matrix in found else 0

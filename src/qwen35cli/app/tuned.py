@@ -3,17 +3,20 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwen35cli.checkpoint.strict_json import parse_object
 from qwen35cli.checkpoint.whole_file import whole_file
 from qwen35cli.errors import ModelError, Qwen35Error
-from qwen35cli.kernels.tuned import Tuned, checked
+
+if TYPE_CHECKING:
+    from qwen35cli.kernels.tuned import Tuned
 
 NAME = "launches.json"
 MAX_BYTES = 2**20
 
 
-def read(folder: Path | None) -> Tuned:
+def read(folder: Path | None) -> "Tuned":
     """What was measured so far, by architecture; nothing where there is no file.
 
     Raises:
@@ -21,6 +24,8 @@ def read(folder: Path | None) -> Tuned:
     """
     if folder is None or not (path := folder / NAME).exists():
         return {}
+    from qwen35cli.kernels.tuned import checked  # late: it imports torch
+
     try:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
@@ -35,7 +40,7 @@ def read(folder: Path | None) -> Tuned:
         ) from None
 
 
-def write(folder: Path, arch: str, launches: Mapping[str, list[int]], before: Tuned) -> Path:
+def write(folder: Path, arch: str, launches: Mapping[str, list[int]], before: "Tuned") -> Path:
     """Put the launches of an architecture over what was there before; the file appears whole.
 
     Raises:
@@ -53,7 +58,7 @@ def write(folder: Path, arch: str, launches: Mapping[str, list[int]], before: Tu
     return path
 
 
-def _text(table: Tuned) -> str:
+def _text(table: "Tuned") -> str:
     """JSON with a launch in a line, as the shipped file has it."""
     parts = []
     for arch in sorted(table):

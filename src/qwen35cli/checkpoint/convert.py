@@ -9,33 +9,11 @@ from torch import Tensor
 from qwen35cli.errors import ModelError
 from qwen35cli.kernels import Kernels
 from qwen35cli.quant.codec import BLOCK_BYTES, check_weight, layout, quantize_rows, rows_at_once
-from qwen35cli.quant.plan import KEEP, Plan, Scheme, assign
+from qwen35cli.quant.plan import Plan
 
 from .header import Stored
-from .read import Checkpoint
+from .opened import Checkpoint, file_schemes
 from .strict_json import FETCH_AGAIN
-
-
-def file_schemes(checkpoint: Checkpoint, plan: Plan) -> dict[str, Scheme]:
-    """How the file holds each tensor, by its name in `checkpoint`, in the order of its files.
-
-    In an nf4 file that is `keep` also for what becomes int8 when it is loaded: bitsandbytes has no
-    8-bit matrices beside those of 4.
-
-    Raises:
-        UsageError: see `quant.plan.assign`.
-        ModelError: `checkpoint` is quantized already.
-    """
-    if checkpoint.schemes:
-        raise ModelError(
-            f"{checkpoint.folder} is quantized already ({checkpoint.format})",
-            "quantize the bfloat16 checkpoint",
-        )
-    tensors = sorted(checkpoint.tensors.values(), key=lambda t: (t.path, t.offset))
-    schemes = assign(plan, {tensor.name: tensor.shape for tensor in tensors})
-    if plan.format == "nf4":
-        return {n: scheme if scheme.kind == "nf4" else KEEP for n, scheme in schemes.items()}
-    return schemes
 
 
 def file_layout(checkpoint: Checkpoint, plan: Plan) -> dict[str, Tensor]:

@@ -1,38 +1,38 @@
 """The header of a safetensors file, checked down to the last byte; no tensor is read.
 
-The format: 8 bytes with the length of the header, little-endian; the header, a JSON object with
-dtype, shape and byte range of each tensor; the data.
+Free of torch, until somebody asks for the dtype of a tensor.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from qwen35cli.errors import ModelError
 
 from .names import TENSOR_NAME
-from .strict_json import FETCH_AGAIN, parse_object
+from .raw_header import raw_header
+from .strict_json import FETCH_AGAIN
 
-DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I16": torch.int16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I32": torch.int32,
-    "F32": torch.float32,
-    "I64": torch.int64,
-    "F64": torch.float64,
+if TYPE_CHECKING:
+    import torch
+
+ITEMSIZE: Final[Mapping[str, int]] = {  # bytes of a number, by what the format calls it
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "I32": 4,
+    "F32": 4,
+    "I64": 8,
+    "F64": 8,
 }
-SPELLING = {dtype: name for name, dtype in DTYPES.items()}
 
-MAX_HEADER_BYTES = 4 * 2**20  # the 27B, in one file, takes 0.2
 MAX_NAME = 256
 MAX_DIMENSIONS = 8
 
@@ -42,14 +42,24 @@ class Stored:
     """A tensor in a file: what it is, and where it begins."""
 
     name: str
-    dtype: torch.dtype
+    spelling: str  # of its dtype, a key of `ITEMSIZE`
     shape: tuple[int, ...]
     path: Path
     offset: int  # from the start of the file
 
     @property
+    def itemsize(self) -> int:
+        return ITEMSIZE[self.spelling]
+
+    @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+        return math.prod(self.shape) * self.itemsize
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        from .dtypes import DTYPES  # late: it imports torch
+
+        return DTYPES[self.spelling]
 
 
 def read_header(path: Path) -> list[Stored]:
@@ -63,23 +73,10 @@ def read_header(path: Path) -> list[Stored]:
 
 def read_headers(path: Path) -> tuple[list[Stored], dict[str, str]]:
     """The same, with the file's metadata."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-            raise ModelError(
-                f"{path}: a header of {length:,} bytes in a file of {size:,}; "
-                f"at most {MAX_HEADER_BYTES:,} are allowed",
-                FETCH_AGAIN,
-            )
-        text = file.read(length)
-    if not text.startswith(b"{"):
-        raise ModelError(f"{path}: the header does not begin with {{", FETCH_AGAIN)
-    entries = parse_object(text, f"{path}: the header")
-    metadata = entries.pop("__metadata__", {})
+    raw = raw_header(path)
+    entries, metadata, begin, size = raw.entries, raw.metadata, raw.begin, raw.size
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ModelError(f"{path}: __metadata__ is not an object of strings", FETCH_AGAIN)
-    begin = 8 + length
     tensors = sorted(
         (_stored(path, name, entry, begin) for name, entry in entries.items()),
         key=lambda tensor: (tensor.offset, tensor.nbytes),
@@ -110,13 +107,13 @@ def _stored(path: Path, name: str, entry: Any, data: int) -> Stored:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ModelError(f"{where} needs dtype, shape and data_offsets, no more", FETCH_AGAIN)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in ITEMSIZE:
         raise ModelError(f"{where} has the unknown dtype {str(dtype)[:40]!r}", FETCH_AGAIN)
     if not _sizes(shape) or len(shape) > MAX_DIMENSIONS:
         raise ModelError(f"{where} has the shape {str(shape)[:80]}", FETCH_AGAIN)
     if not _sizes(offsets) or len(offsets) != 2:
         raise ModelError(f"{where} has the data_offsets {str(offsets)[:80]}", FETCH_AGAIN)
-    stored = Stored(name, DTYPES[dtype], tuple(shape), path, data + offsets[0])
+    stored = Stored(name, dtype, tuple(shape), path, data + offsets[0])
     if offsets[1] - offsets[0] != stored.nbytes:
         raise ModelError(
             f"{where} has {offsets[1] - offsets[0]:,} bytes, "

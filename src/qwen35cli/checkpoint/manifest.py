@@ -3,8 +3,10 @@
 The manifest is the last file to be written; a folder without one was never finished.
 """
 
+import errno
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,7 @@ from qwen35cli.quant.plan import Plan
 
 from .names import CONFIG, INDEX, SIDE_FILES, SINGLE
 from .strict_json import parse_object
-from .whole_file import write_json
-from .write import Entry
+from .whole_file import Entry, write_json
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -112,8 +113,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES)
+        text = _text(path)
     except FileNotFoundError:
         raise ModelError(
             f"{folder} holds quantized weights and no {MANIFEST}: they are not complete",
@@ -184,6 +184,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _text(path: Path) -> bytes:
+    """What a manifest begins with. Raises OSError; also where it is a pipe, which would block."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES)
+
+
 def again(raw: Mapping[str, Any], folder: Path) -> str:
     """The command that makes a folder again, as far as its manifest can be understood."""
     source, format = raw.get("source"), raw.get("format")
@@ -213,7 +221,7 @@ def _parsed(raw: Mapping[str, Any]) -> Manifest:
 def is_manifest_of_ours(folder: Path) -> bool:
     """Whether `qwen35 quantize` wrote this folder, in whatever state it is now."""
     try:
-        raw = json.loads((folder / MANIFEST).read_bytes()[:MAX_BYTES])
+        raw = json.loads(_text(folder / MANIFEST))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(raw, dict) and str(raw.get("tool", "")).startswith("qwen35cli ")

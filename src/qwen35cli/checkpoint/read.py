@@ -1,21 +1,17 @@
-"""Reading a checkpoint folder, of which nothing is believed and nothing executed.
+"""Loading the weights of an opened checkpoint into a model that was built on the meta device.
 
-Opening checks the config and the header of every shard; loading fills a model that was built on the
-meta device. On a CPU the weights stay where they are: the files are mapped, private to the process,
-so loading costs no memory but the system's own cache of the files, and no time but the check. The
-price: what the system drops from that cache, in a long pause or for want of memory, is read from
-the disk again; and a file that is cut short while it is in use ends the process (`kernels/cpu`
-says so in one line). Numbers of a tensor must have the format of the parameter, or one that widens
-to it without loss (BF16 or F16 to F32); and they must be finite.
+On a CPU they stay where they are: the files are mapped, private to the process, so loading costs no
+memory but the system's own cache of the files, and no time but the check. The price: what the
+system drops from that cache, in a long pause or for want of memory, is read from the disk again;
+and a file that is cut short while it is in use ends the process (`kernels/cpu` says so in one
+line). Numbers of a tensor must have the format of the parameter, or one that widens to it without
+loss (BF16 or F16 to F32); and they must be finite.
 """
 
 import mmap
-import os
-import stat
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from qwen35cli.errors import ModelError
-from qwen35cli.model.config import Config
 from qwen35cli.quant.leaves import Quantized, refused
-from qwen35cli.quant.plan import Format, Scheme, described
 from qwen35cli.quant.swap import prepare, swap
 
-from .header import SPELLING, Stored, read_header
-from .names import CONFIG, INDEX, OPTIONAL, SHARD_NAME, SINGLE, ours, theirs
-from .strict_json import FETCH_AGAIN, parse_object
+from .dtypes import SPELLING
+from .header import Stored
+from .names import CONFIG, OPTIONAL, ours, theirs
+from .opened import Checkpoint, listed
+from .strict_json import FETCH_AGAIN
 
-MAX_JSON_BYTES = 4 * 2**20  # of config or index; those of the 27B have 0.1
 BLOCK_BYTES = 2**20  # read and checked at once: fits a core's cache
 READERS = 2  # one copies while the other waits for the disk; two fill most memories' bandwidth
-SHOWN = 5  # names in a message
 
 WIDENED = {torch.float32: (torch.bfloat16, torch.float16)}
 # The patterns from which on a number is infinite or not a number, seen as an integer: of the
@@ -46,41 +40,6 @@ NOT_FINITE = {
     torch.float16: (np.int16, 0x7C00, np.uint16, 0xFC00),
     torch.float32: (np.int32, 0x7F80_0000, np.uint32, 0xFF80_0000),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A folder whose small files and headers were read and found sound; its weights were not."""
-
-    folder: Path
-    config: Config
-    raw_config: Mapping[str, Any]
-    tensors: Mapping[str, Stored]  # by their names in the checkpoint
-    format: Format = "bf16"
-    schemes: Mapping[str, Scheme] = field(default_factory=dict)  # of the quantized matrices
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
-
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Read config and headers of a folder in the Hugging Face layout.
-
-    A config that promises an MTP layer of which the files hold nothing (many fine-tunes drop it) is
-    read as one without.
-
-    Raises:
-        ModelError: a file is missing, damaged, hostile or not of a dense Qwen3.5.
-    """
-    folder = folder.resolve()
-    raw = _read_json(folder, CONFIG)
-    config = Config.from_dict(raw)
-    tensors = _tensors(folder)
-    if not any(name.startswith("mtp.") for name in tensors):
-        config = replace(config, text=replace(config.text, mtp_num_hidden_layers=0))
-    return Checkpoint(folder, config, raw, tensors, *described(raw))
 
 
 def swap_leaves(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -159,39 +118,6 @@ def check_tensors(model: nn.Module, checkpoint: Checkpoint) -> None:
     _matched(dict(model.named_parameters()), checkpoint.tensors)
 
 
-def _tensors(folder: Path) -> dict[str, Stored]:
-    """The tensors of all shards by name, as the index assigns them."""
-    if not os.path.lexists(folder / INDEX):
-        if os.path.lexists(folder / SINGLE):
-            return {tensor.name: tensor for tensor in read_header(_file(folder, SINGLE))}
-        raise ModelError(
-            f"{folder} has no weights: neither {INDEX} nor {SINGLE}",
-            "only safetensors are read, never *.bin or *.pt; fetch the checkpoint again",
-        )
-    assigned = _read_json(folder, INDEX).get("weight_map")
-    if not isinstance(assigned, dict) or not all(isinstance(v, str) for v in assigned.values()):
-        raise ModelError(f"{folder / INDEX} has no weight_map of file names", FETCH_AGAIN)
-    shards = sorted(set(assigned.values()))
-    for shard in shards:
-        if not SHARD_NAME.fullmatch(shard):
-            raise ModelError(
-                f"{INDEX} names the file {shard[:80]!r}; a shard is a plain *.safetensors name",
-                FETCH_AGAIN,
-            )
-    tensors: dict[str, Stored] = {}
-    for shard in shards:
-        found = {tensor.name: tensor for tensor in read_header(_file(folder, shard))}
-        expected = {name for name, file in assigned.items() if file == shard}
-        if found.keys() != expected:
-            raise ModelError(
-                f"{shard} and {INDEX} disagree: {_listed('missing', expected - found.keys())}; "
-                + _listed("not assigned to it", found.keys() - expected),
-                FETCH_AGAIN,
-            )
-        tensors |= found
-    return tensors
-
-
 def _omitted(names: Iterable[str]) -> tuple[str, ...]:
     """Prefixes of the parts that a model of these checkpoint names was built without."""
     names = list(names)
@@ -207,7 +133,7 @@ def _matched(parameters: Mapping[str, Tensor], tensors: Mapping[str, Stored]) ->
     if missing or unexpected:
         raise ModelError(
             f"the tensors are not those that {CONFIG} describes: "
-            f"{_listed('missing', missing)}; {_listed('unexpected', unexpected)}",
+            f"{listed('missing', missing)}; {listed('unexpected', unexpected)}",
             FETCH_AGAIN,
         )
     wanted = {name: tensors[stored] for stored, name in names.items()}
@@ -273,45 +199,3 @@ def _check_finite(block: "np.ndarray[Any, Any]", stored: Stored) -> None:
         raise ModelError(
             f"{stored.name} holds numbers that are not finite (NaN or infinity)", FETCH_AGAIN
         )
-
-
-def _file(folder: Path, name: str) -> Path:
-    """The regular file `name` of the folder, which may be a link within the repository's cache.
-
-    Hugging Face's cache has `snapshots/REVISION/NAME` link to `blobs/HASH` beside `snapshots`.
-    """
-    path = folder / name
-    try:
-        target = path.resolve(strict=True)
-        kind = target.stat().st_mode
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        why = error.strerror if isinstance(error, OSError) else "a circle of links"
-        raise ModelError(f"{path} cannot be read: {why}", "fetch the checkpoint again") from None
-    roots = [folder]
-    if folder.parent.name == "snapshots":
-        roots.append(folder.parent.parent / "blobs")
-    if not any(target.is_relative_to(root) for root in roots):
-        raise ModelError(
-            f"{path} links to {target}, outside the checkpoint",
-            "copy the file into the folder if you trust it",
-        )
-    if not stat.S_ISREG(kind):
-        raise ModelError(f"{path} is no regular file", FETCH_AGAIN)
-    return target
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = _file(folder, name)
-    with path.open("rb") as file:
-        text = file.read(MAX_JSON_BYTES + 1)
-    if len(text) > MAX_JSON_BYTES:
-        size = path.stat().st_size
-        raise ModelError(f"{path} has {size:,} bytes, allowed are {MAX_JSON_BYTES:,}", FETCH_AGAIN)
-    return parse_object(text, str(folder / name))
-
-
-def _listed(what: str, names: Iterable[str]) -> str:
-    """For a message: how many names there are, and the first of them."""
-    listed = sorted(names)
-    shown = ", ".join(listed[:SHOWN]) + (", …" if len(listed) > SHOWN else "")
-    return f"{len(listed)} {what}" + (f" ({shown})" if listed else "")

@@ -4,8 +4,17 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as it was written."""
+
+    size: int
+    sha256: str
 
 
 @contextmanager

@@ -8,16 +8,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from .header import SPELLING
+from .dtypes import SPELLING
 from .names import CONFIG, INDEX, SHARD, SINGLE
-from .whole_file import whole_file, write_json
+from .whole_file import Entry, whole_file, write_json
 
 ALIGNMENT = 8  # of the tensor data in the file
 
@@ -77,14 +76,6 @@ def write_tensors(path: Path, layout: Mapping[str, Tensor], fetch: Callable[[str
             if (tensor.shape, tensor.dtype) != (layout[name].shape, layout[name].dtype):
                 raise ValueError(f"{name}: {tensor.shape} {tensor.dtype}, not as laid out")
             file.write(tensor_bytes(tensor))
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file as it was written."""
-
-    size: int
-    sha256: str
 
 
 class TensorStream:
