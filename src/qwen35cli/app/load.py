@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 
 from qwen35cli.checkpoint.manifest import check_manifest
-from qwen35cli.checkpoint.read import Checkpoint, load_weights, open_checkpoint
+from qwen35cli.checkpoint.opened import Checkpoint, open_checkpoint
+from qwen35cli.checkpoint.read import load_weights
 from qwen35cli.engine.depth import Adaptive, Depth, Fixed
 from qwen35cli.engine.memory import CAP_BYTES, Memory
 from qwen35cli.engine.runner import Runner

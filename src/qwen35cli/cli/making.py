@@ -4,13 +4,16 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from qwen35cli.app import quantize
+from qwen35cli.app import quantize, verify
 from qwen35cli.app.load import refuse
 from qwen35cli.app.stored import SMALL_BYTES
-from qwen35cli.errors import InterruptedByUser
+from qwen35cli.checkpoint import verified
+from qwen35cli.checkpoint.hub import Repo
+from qwen35cli.errors import InterruptedByUser, UsageError
 
-from .quantize import size
 from .terminal import Terminal
+from .verify import refuse_wrong, shown
+from .words import size
 
 BAR = 24  # characters
 SOON = 2.0  # seconds of work before the time left is worth saying
@@ -56,6 +59,8 @@ def _run(
     Raises:
         InterruptedByUser: Ctrl-C or SIGTERM; what was begun is undone.
     """
+    if force or not job.is_done():
+        _prove(job, terminal)
     start: float | None = None
     waited = False
     try:
@@ -76,6 +81,21 @@ def _run(
         raise InterruptedByUser("interrupted") from None
     terminal.clear_status()
     return None if start is None else time.perf_counter() - start
+
+
+def _prove(job: quantize.Job, terminal: Terminal) -> None:
+    """Hash a checkpoint that another program downloaded, before anything is made of it.
+
+    Raises:
+        ModelError: a file does not have the content that was published.
+    """
+    commit = job.source.revision
+    if commit is None or verified.is_verified(repo := Repo.of(job.source.name), commit):
+        return
+    try:
+        refuse_wrong(shown(verify.snapshot(repo, commit), terminal))
+    except UsageError as unknown:
+        terminal.warn(unknown.message, unknown.hint)
 
 
 def bar(share: float, seconds: float) -> str:

@@ -2,22 +2,27 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
-from qwen35cli.app import clipboard
+from qwen35cli.app import clipboard, foresee
 from qwen35cli.app import load as loading
 from qwen35cli.app import warm_up as warming
 from qwen35cli.app.conversation import Conversation
+from qwen35cli.app.device import choose_device
 from qwen35cli.app.estimate import size
 from qwen35cli.app.keeping import Keeper
 from qwen35cli.app.load import Drafting, Loaded, LoadOptions, Opened
 from qwen35cli.app.question import Question, load_pictures, text_parts
 from qwen35cli.app.sessions import Store
+from qwen35cli.app.source import Source
 from qwen35cli.app.states import States
 from qwen35cli.app.turn import Result
+from qwen35cli.checkpoint.hub import NotInCache
 from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.kernels.cpu import TORCH_ONLY
 
-from . import making, settings, stdin
+from . import first_run, making, settings, stdin
 from .options import Flags, InputFlags, RoundCount, SessionFlags
 from .terminal import Terminal
 
@@ -26,29 +31,35 @@ SOON = 0.05  # seconds of warming up that are worth one under -v
 
 
 def open_model(flags: Flags, terminal: Terminal, *, pictures: bool = True) -> Opened:
-    """The checkpoint that the flags name, checked but not loaded; quantized first where need be.
+    """The checkpoint that the flags name, checked but not loaded; downloaded and quantized first
+    where need be.
 
     Without `pictures` none will come.
     """
     model = flags.model
-    opened = loading.open_model(
-        LoadOptions(
-            model=model.model,
-            revision=model.revision,
-            device=model.device,
-            kernels=model.kernels,
-            ctx=model.ctx,
-            ctx_is_round=isinstance(model.ctx, RoundCount),
-            kv_dtype=model.kv_dtype,
-            image_max_tokens=flags.input.image_max_tokens or None,
-            quant=model.quant or "auto",
-            store=settings.data_folder(),
-            cache=settings.cache_folder(),
-            mtp=drafting(model.mtp),
-            pictures=pictures,
-        ),
-        making.maker(terminal, yes=model.yes),
+    wanted = LoadOptions(
+        model=model.model,
+        revision=model.revision,
+        device=model.device,
+        kernels=model.kernels,
+        ctx=model.ctx,
+        ctx_is_round=isinstance(model.ctx, RoundCount),
+        kv_dtype=model.kv_dtype,
+        image_max_tokens=flags.input.image_max_tokens or None,
+        quant=model.quant or "auto",
+        store=settings.data_folder(),
+        cache=settings.cache_folder(),
+        mtp=drafting(model.mtp),
+        pictures=pictures,
     )
+    make = making.maker(terminal, yes=model.yes)
+    try:
+        opened = loading.open_model(wanted, make)
+    except NotInCache as missing:
+        first_run.refuse(missing, flags, terminal)
+        device = choose_device(model.device, Source(model.model, Path(), None))  # before, not after
+        first_run.download(missing, flags, terminal, partial(foresee.check_fit, wanted, device))
+        opened = loading.open_model(wanted, make)
     if opened.kernels.description == TORCH_ONLY:
         terminal.warn(
             "the C++ kernels were not built when qwen35 was installed: torch's own ops run, slower",
