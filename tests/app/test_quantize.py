@@ -20,7 +20,8 @@ from qwen35cli.app.load import LoadOptions, load, open_model
 from qwen35cli.app.quantize import QuantizeOptions, Waiting
 from qwen35cli.app.source import Source
 from qwen35cli.checkpoint.manifest import MANIFEST, verify
-from qwen35cli.checkpoint.read import load_weights, open_checkpoint
+from qwen35cli.checkpoint.opened import open_checkpoint
+from qwen35cli.checkpoint.read import load_weights
 from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageError
 from qwen35cli.kernels import select
 from qwen35cli.model.qwen35 import Qwen35

@@ -16,7 +16,8 @@ from qwen35cli.app import sessions as use_case
 from qwen35cli.app.sessions import FILE, Store
 from qwen35cli.app.transcript import StoredTurn
 from qwen35cli.cli import run
-from qwen35cli.cli.sessions import ago, complete, nbytes
+from qwen35cli.cli.sessions import complete, nbytes
+from qwen35cli.cli.words import ago
 from tests.scripted import PATIENCE, environment
 
 HOSTILE = "\x1b]52;c;aGk=\x07 \x9b2J \u202e \ud800 [/b] :smile: [link=x]y\r"
@@ -238,6 +239,23 @@ def test_removing_needs_a_yes(qwen35, made, folder):
     assert out.startswith(f"session {one} one · 1 turn · ")
     assert err.endswith(" bytes freed\n")
     assert ids(folder) == {two}
+
+
+def test_saved_state_goes_with_its_session(qwen35, made, folder, tmp_path):
+    one, two = made("q"), made("q")
+    cache = states(tmp_path, **{one: 1, two: 1, "prompt-1": 1})
+    with Store(folder) as store:
+        store.open(one)
+        assert qwen35("rm", one, "-y")[0] == 2
+    assert len(list(cache.iterdir())) == 3
+    code, out, err = qwen35("rm", one, "-y")
+    assert code == 0
+    assert [line.split(" · ")[0] for line in out.splitlines()] == [
+        f"session {one}",
+        f"state {one}.safetensors",
+    ]
+    assert err == "1.0 MiB freed\n"
+    assert {path.stem for path in cache.iterdir()} == {two, "prompt-1"}
 
 
 def test_no_variable_says_yes(qwen35, made, folder, monkeypatch):

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from qwen35cli import __version__
-from qwen35cli.checkpoint.convert import file_layout, file_schemes, quantize_checkpoint
+from qwen35cli.checkpoint.convert import file_layout, quantize_checkpoint
 from qwen35cli.checkpoint.manifest import (
     Manifest,
     Origin,
@@ -38,15 +38,17 @@ from qwen35cli.checkpoint.manifest import (
     write_manifest,
 )
 from qwen35cli.checkpoint.names import CONFIG, INDEX, SHARD, SINGLE
-from qwen35cli.checkpoint.read import Checkpoint, check_tensors, open_checkpoint
-from qwen35cli.checkpoint.whole_file import sync_folder, write_json
-from qwen35cli.checkpoint.write import Entry, streamed
+from qwen35cli.checkpoint.opened import Checkpoint, file_schemes, open_checkpoint
+from qwen35cli.checkpoint.read import check_tensors
+from qwen35cli.checkpoint.whole_file import Entry, sync_folder, write_json
+from qwen35cli.checkpoint.write import streamed
 from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageError
 from qwen35cli.kernels import Kernels, select
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant import codec
 from qwen35cli.quant.plan import DEFAULT_GROUP, Plan, Scheme, assign, describe, read_plan, recipe
 
+from .quantized_folder import FOLDER, is_alive, lock_file, partial_of, partials, writer
 from .source import Source, resolve
 
 SHARD_BYTES = 4 * 10**9
@@ -244,7 +246,7 @@ def place(store: Path, source: Source, plan: Plan, group: int | None = None) -> 
     if plan.overrides:
         rules = repr(plan.rules[: plan.overrides]).encode()
         kind += f"-plan-{hashlib.sha256(rules).hexdigest()[:8]}"
-    return store / "quantized" / f"{name[-60:]}-{mark}" / kind
+    return store / FOLDER / f"{name[-60:]}-{mark}" / kind
 
 
 def find(store: Path, source: Source, format: str) -> Path | None:
@@ -309,7 +311,7 @@ def run(
     """
     with _disk_errors(job.target):
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(job.target.with_name(f".{job.target.name}.lock"))
+        lock = FileLock(lock_file(job.target))
         try:
             waited = yield from _acquire(lock, job.target, wait=wait)
             _remove_stale(job.target)
@@ -331,7 +333,7 @@ def _acquire(lock: FileLock, target: Path, *, wait: bool) -> Generator[Waiting, 
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            pid = _writer(target)
+            pid = writer(target)
             if not wait:
                 who = "another qwen35" + (f" (pid {pid})" if pid else "")
                 raise Qwen35Error(
@@ -347,7 +349,7 @@ def _acquire(lock: FileLock, target: Path, *, wait: bool) -> Generator[Waiting, 
 def _write(job: Job, kernels: Kernels) -> Iterator[Progress]:
     """Write the folder beside its place, then put it there."""
     target = job.target
-    partial = _partial(target)
+    partial = partial_of(target)
     try:
         partial.mkdir()
         files: dict[str, Entry] = {}
@@ -465,38 +467,11 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
-def _partial(target: Path) -> Path:
-    return target.with_name(f"{target.name}.partial-{os.getpid()}")
-
-
-def _partials(target: Path) -> Iterator[tuple[int, Path]]:
-    """The partial folders of `target`, with the process that made each."""
-    pattern = re.compile(re.escape(target.name) + r"\.partial-(\d+)(-old)?")
-    for path in sorted(target.parent.iterdir()):
-        if found := pattern.fullmatch(path.name):
-            yield int(found[1]), path
-
-
 def _remove_stale(target: Path) -> None:
     """Remove what dead processes left of `target`. To be called with the lock held."""
-    for pid, path in _partials(target):
-        if pid == os.getpid() or not _is_alive(pid):
+    for pid, path in partials(target):
+        if pid == os.getpid() or not is_alive(pid):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _writer(target: Path) -> int | None:
-    """The process that is writing `target` now, if it shows."""
-    return next((pid for pid, _ in _partials(target) if _is_alive(pid)), None)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 @contextmanager

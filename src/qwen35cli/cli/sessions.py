@@ -1,8 +1,7 @@
 """`qwen35 sessions`: the conversations on disk, listed, shown, written out and removed."""
 
 import re
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,32 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from qwen35cli.errors import Qwen35Error, UsageError
+from qwen35cli.errors import Qwen35Error
 from qwen35cli.text.sanitize import sanitize
 
-from . import settings, stdin
+from . import settings
+from .manual import Command
+from .manual import Group as CommandGroup
+from .manual import show as show_help
 from .options import Group, ScreenFlags, flag, grouped, switch
-from .terminal import WIDE, Terminal
+from .removing import RemoveFlags, agreed
+from .session_forms import line, listing_json, table, total, transcript
+from .terminal import Terminal
+from .words import in_line
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from qwen35cli.app.sessions import Entry, Store
     from qwen35cli.app.states_folder import SavedState
-    from qwen35cli.app.transcript import Session
 
 KEEP = 16 * 2**30  # bytes
 UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-GAP = 2  # columns between two of a table's
-LABEL, TITLE = 18, 16  # least widths: of an id, of what a title is worth showing in
-FULL_TITLE = 40  # columns that the title gets before the model gets any
-AGES = ((60, "min"), (3600, "h"), (86400, "d"))  # seconds, and what they are called
-OLD_S = 30 * 86400  # from here on a date says more
 
 sessions = typer.Typer(
     name="sessions",
+    cls=CommandGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
 )
 
 
@@ -53,7 +51,7 @@ def root(context: typer.Context) -> None:
       qwen35 sessions rm 20261126-0912-a1b2
     """
     if context.invoked_subcommand is None:  # as `qwen35` alone
-        typer.echo(context.get_help())
+        show_help(context)
 
 
 def complete(incomplete: str) -> list[tuple[str, str]]:
@@ -63,7 +61,7 @@ def complete(incomplete: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     with suppress(Qwen35Error):  # while a line is typed there is no place for an error
         for entry in _store().listing():
-            about = _line(entry.session.title) if entry.session else "damaged"
+            about = in_line(entry.session.title) if entry.session else "damaged"
             found += [(known, about) for known in dict.fromkeys((entry.label, entry.id))]
         if found:
             found.append((LAST, "the one used last"))
@@ -95,19 +93,6 @@ class ListFlags(Group):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RemoveFlags(Group):
-    """Whether something is removed. No variable agrees to that beforehand."""
-
-    yes: Annotated[
-        bool,
-        typer.Option("--yes", "-y", rich_help_panel="Behaviour", help="Remove without asking."),
-    ] = False
-    dry_run: Annotated[
-        bool, switch("Behaviour", "Say what would go; remove nothing.", "--dry-run")
-    ] = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportFlags(Group):
     """Where a conversation is written, and how."""
 
@@ -128,7 +113,7 @@ class ExportFlags(Group):
 # -- looking ---------------------------------------------------------------------------------------
 
 
-@sessions.command()
+@sessions.command(cls=Command)
 @grouped
 def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None:
     """List the saved conversations, the one used last first.
@@ -153,7 +138,7 @@ def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None
             )
 
 
-@sessions.command()
+@sessions.command(cls=Command)
 @grouped
 def show(context: typer.Context, name: Name, *, flags: ListFlags, screen: ScreenFlags) -> None:
     """Show a conversation, without the thinking.
@@ -172,7 +157,7 @@ def show(context: typer.Context, name: Name, *, flags: ListFlags, screen: Screen
         terminal.stdout().write(sanitize(transcript(session, _now())))
 
 
-@sessions.command()
+@sessions.command(cls=Command)
 @grouped
 def export(context: typer.Context, name: Name, *, flags: ExportFlags, screen: ScreenFlags) -> None:
     """Write a conversation out. Pictures are named, not held.
@@ -192,7 +177,7 @@ def export(context: typer.Context, name: Name, *, flags: ExportFlags, screen: Sc
 # -- changing --------------------------------------------------------------------------------------
 
 
-@sessions.command()
+@sessions.command(cls=Command)
 @grouped
 def rename(
     context: typer.Context,
@@ -216,10 +201,12 @@ def rename(
     terminal.say(f"session {session.id} is called {session.name} now")
 
 
-@sessions.command()
+@sessions.command(cls=Command)
 @grouped
 def rm(context: typer.Context, names: Names, *, flags: RemoveFlags, screen: ScreenFlags) -> None:
-    """Remove conversations. It asks on a terminal, and needs -y elsewhere.
+    """Remove conversations, each with its saved state.
+
+    It asks on a terminal, and needs -y elsewhere.
 
     Examples:
       qwen35 sessions rm notes
@@ -229,10 +216,12 @@ def rm(context: typer.Context, names: Names, *, flags: RemoveFlags, screen: Scre
     terminal = _terminal(context, screen)
     store = _store()
     ids = {store.find(name) for name in names}
-    _remove(store, [], [entry for entry in store.listing() if entry.id in ids], flags, terminal)
+    entries = [entry for entry in store.listing() if entry.id in ids]
+    states = [state for state in _states() if state.path.stem in ids]
+    _remove(store, [*entries, *states], flags, terminal)
 
 
-@sessions.command()
+@sessions.command(cls=Command)
 @grouped
 def prune(
     context: typer.Context,
@@ -243,6 +232,7 @@ def prune(
             "--keep",
             metavar="SIZE",
             parser=nbytes,
+            rich_help_panel="Behaviour",
             help="What may stay, such as 500M or 2G.",
             show_default="16G",
         ),
@@ -261,172 +251,45 @@ def prune(
       qwen35 sessions prune --keep 0 -y
     """
     from qwen35cli.app.estimate import size
-    from qwen35cli.app.states_folder import over, saved_states
+    from qwen35cli.app.states_folder import over
 
     terminal = _terminal(context, screen)
     store = _store()
-    states = saved_states(settings.cache_folder() / "states")
-    held = _sum(store.listing()) + _sum(states)
+    states = _states()
+    held = total(store.listing()) + total(states)
     old = over(states, held - keep)
-    left = _sum(states) - _sum(old)
+    left = total(states) - total(old)
     excess = store.excess(keep - left)
     if old or excess:
-        _remove(store, old, excess, flags, terminal)
+        _remove(store, [*old, *excess], flags, terminal)
     else:
         terminal.say(f"{size(held)} are kept, {size(keep)} may be: nothing to remove")
 
 
 def _remove(
-    store: "Store",
-    states: "Sequence[SavedState]",
-    entries: "Sequence[Entry]",
-    flags: RemoveFlags,
-    terminal: Terminal,
+    store: "Store", going: "Sequence[Entry | SavedState]", flags: RemoveFlags, terminal: Terminal
 ) -> None:
-    """Remove states and sessions, where that is agreed to; each is a line on stdout."""
+    """Remove sessions and states in this order, if that is agreed to; each is a line on stdout."""
     from qwen35cli.app.estimate import size
-    from qwen35cli.app.states_folder import remove_state
+    from qwen35cli.app.states_folder import SavedState, remove_state
 
-    lines = [f"state {state.path.name} · {size(state.nbytes)}" for state in states]
-    lines += [line(entry) for entry in entries]
-    freed = size(_sum(states) + _sum(entries))
+    lines = [line(each) for each in going]
+    freed = size(total(going))
     out = terminal.stdout()
     if flags.dry_run:
         out.write(sanitize("".join(f"{each}\n" for each in lines)))
         terminal.say(f"{freed} would be freed; nothing was removed")
         return
-    if not flags.yes and not _agreed(lines, freed, terminal):
+    if not flags.yes and not agreed(lines, freed, terminal):
         terminal.say("nothing was removed")
         return
-    texts = iter(lines)
-    for state in states:
-        remove_state(state)
-        out.write(sanitize(next(texts)) + "\n")
-    for entry in entries:
-        store.remove(entry.id)
-        out.write(sanitize(next(texts)) + "\n")
+    for each, text in zip(going, lines, strict=True):
+        if isinstance(each, SavedState):
+            remove_state(each)
+        else:
+            store.remove(each.id)
+        out.write(sanitize(text) + "\n")
     terminal.say(f"{freed} freed")
-
-
-def _agreed(lines: Sequence[str], freed: str, terminal: Terminal) -> bool:
-    """Whether the user wants it.
-
-    Raises:
-        UsageError: there is nobody to ask.
-    """
-    if not (stdin.is_terminal() and terminal.err_is_terminal) or terminal.quiet:
-        raise UsageError(
-            "removing is asked about on a terminal only, and not under -q",
-            "-y removes without asking, --dry-run lists what would go",
-        )
-    for each in lines:
-        terminal.say(each)
-    terminal.say(f"remove {'this' if len(lines) == 1 else f'these {len(lines)}'}, {freed}? [y/N]")
-    return sys.stdin.buffer.readline().strip().lower() in (b"y", b"yes")
-
-
-# -- forms -----------------------------------------------------------------------------------------
-
-
-def table(entries: "Sequence[Entry]", columns: int | None, now: datetime) -> "Table":
-    """A line for each session. A narrow terminal gets fewer columns, none of them cut."""
-    from rich.cells import cell_len  # late: not for --help
-    from rich.table import Table
-
-    from qwen35cli.app.estimate import size
-
-    found = [(entry, entry.session) for entry in entries]
-    labels = [entry.label for entry in entries]
-    facts = {
-        "used": [ago(entry.used, now) for entry in entries],
-        "turns": [str(len(session.turns)) if session else "–" for _, session in found],
-        "size": [size(entry.nbytes) for entry in entries],
-    }
-    models = [_line(f"{each.model} {each.quant}") if each else "–" for _, each in found]
-    titles = [_line(each.title) if each else "damaged" for _, each in found]
-
-    def width(*cells: str) -> int:
-        return max(cell_len(cell) for cell in cells)
-
-    room = columns or WIDE
-    table = Table(box=None, pad_edge=False)
-    label = min(width("session", *labels), max(LABEL, room // 3))
-    table.add_column("session", overflow="fold", width=min(label, room))
-    shown, room = [labels], room - label
-    for head, cells in facts.items():
-        if (need := GAP + width(head, *cells)) <= room:
-            table.add_column(head, justify="left" if head == "used" else "right", no_wrap=True)
-            shown, room = [*shown, cells], room - need
-    if (need := GAP + width("model", *models)) <= room - GAP - FULL_TITLE:
-        table.add_column("model", no_wrap=True)
-        shown, room = [*shown, models], room - need
-    if room >= GAP + TITLE:
-        table.add_column("begins", no_wrap=True, overflow="ellipsis", max_width=room - GAP)
-        shown = [*shown, titles]
-    for row in zip(*shown, strict=True):
-        table.add_row(*row)
-    return table
-
-
-def listing_json(entries: "Sequence[Entry]") -> dict[str, Any]:
-    """The object of `ls --json`. Keys are only ever added."""
-    listed = []
-    for entry in entries:
-        session = entry.session
-        listed.append(
-            {
-                "id": entry.id,
-                "name": session.name if session else None,
-                "model": session.model if session else None,
-                "quant": session.quant if session else None,
-                "turns": len(session.turns) if session else None,
-                "title": session.title if session else None,
-                "created": session.created.isoformat() if session else None,
-                "updated": entry.used.isoformat(),
-                "bytes": entry.nbytes,
-                "fault": entry.fault or None,
-            }
-        )
-    return {"sessions": listed, "bytes": _sum(entries)}
-
-
-def transcript(session: "Session", now: datetime) -> str:
-    """The conversation for people to read."""
-    from qwen35cli.app.transcript import spoken  # late: not for --help
-
-    count = len(session.turns)
-    facts = (
-        session.id,
-        *([session.name] if session.name else []),
-        f"{session.model} {session.quant}",
-        f"{count} turn{'' if count == 1 else 's'}",
-        f"used {ago(session.updated, now)}",
-    )
-    blocks = [" · ".join(_line(fact) for fact in facts)]
-    blocks += [f"{role}:\n{text}" for role, text in spoken(session)]
-    return "\n\n".join(blocks) + "\n"
-
-
-def line(entry: "Entry") -> str:
-    """A session that goes, in one line."""
-    from qwen35cli.app.estimate import size
-
-    session = entry.session
-    name = f" {session.name}" if session and session.name else ""
-    count = len(session.turns) if session else 0
-    turns = f"{count} turn{'' if count == 1 else 's'}" if session else "damaged"
-    return f"session {entry.id}{name} · {turns} · {size(entry.nbytes)}"
-
-
-def ago(then: datetime, now: datetime) -> str:
-    """How long ago that was, as one says it; the date where that is long."""
-    seconds = (now - then).total_seconds()
-    if not -AGES[0][0] < seconds < OLD_S:
-        return f"{then.astimezone():%Y-%m-%d}"
-    if seconds < AGES[0][0]:
-        return "just now"
-    unit, name = next((unit, name) for unit, name in reversed(AGES) if seconds >= unit)
-    return f"{int(seconds // unit)} {name} ago"
 
 
 # -- small -----------------------------------------------------------------------------------------
@@ -444,19 +307,16 @@ def _store() -> "Store":
     return Store(settings.data_folder() / "sessions")
 
 
-def _line(text: str) -> str:
-    """Text of others as it may stand in a line."""
-    return " ".join(sanitize(text).split())
+def _states() -> "list[SavedState]":
+    from qwen35cli.app.states_folder import saved_states  # late: not for --help
+
+    return saved_states(settings.cache_folder() / "states")
 
 
 def _json(value: dict[str, Any], terminal: Terminal) -> None:
     from qwen35cli.app.transcript import json_text
 
     terminal.stdout().write(json_text(value) + "\n")
-
-
-def _sum(items: "Iterable[Entry | SavedState]") -> int:
-    return sum(item.nbytes for item in items)
 
 
 def _now() -> datetime:

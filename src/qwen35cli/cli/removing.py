@@ -1,0 +1,44 @@
+"""Removing what is on disk: the flags of it, and the question that comes first."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from qwen35cli.errors import UsageError
+
+from . import stdin
+from .options import Group, switch
+from .terminal import Terminal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveFlags(Group):
+    """Whether something is removed. No variable agrees to that beforehand."""
+
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", rich_help_panel="Behaviour", help="Remove without asking."),
+    ] = False
+    dry_run: Annotated[
+        bool, switch("Behaviour", "Say what would go; remove nothing.", "--dry-run")
+    ] = False
+
+
+def agreed(lines: Sequence[str], freed: str, terminal: Terminal) -> bool:
+    """Whether the user wants what `lines` name removed.
+
+    Raises:
+        UsageError: there is nobody to ask.
+    """
+    if not (stdin.is_terminal() and terminal.err_is_terminal) or terminal.quiet:
+        raise UsageError(
+            "removing is asked about on a terminal only, and not under -q",
+            "-y removes without asking, --dry-run lists what would go",
+        )
+    for each in lines:
+        terminal.say(each)
+    terminal.say(f"remove {'this' if len(lines) == 1 else f'these {len(lines)}'}, {freed}? [y/N]")
+    return sys.stdin.buffer.readline().strip().lower() in (b"y", b"yes")
