@@ -40,8 +40,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.bandwidth import read_bandwidth, read_buffer
-from qwen35cli.checkpoint.read import Checkpoint, open_checkpoint
+from qwen35cli.app.bandwidth import read_bandwidth, read_buffer
+from qwen35cli.checkpoint.opened import Checkpoint, open_checkpoint
 from qwen35cli.engine.runner import Runner
 from qwen35cli.model.cache import DeltaCache, KVCache
 from qwen35cli.model.qwen35 import Qwen35
@@ -165,7 +165,8 @@ def _ours(options: argparse.Namespace) -> dict[str, float]:
         figures[f"speed_kept_at_{depth}"] = statistics.median(kept)
         figures[f"peak_bytes_at_{depth}"] = _peak_bytes()
         del deep
-    figures |= _verified(runner, options.verify)
+    if options.verify:
+        figures |= _verified(runner, options.verify)
     buffer = read_buffer(SWEEP_BYTES)  # after the peaks: it counts as memory of this process
     token_s, sweep_s = _in_turn([lambda: runner.step(1), lambda: buffer.sum()])
     shares = (

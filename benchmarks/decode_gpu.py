@@ -1082,7 +1082,8 @@ def demo_tokens(work: Work, device: torch.device, format: str, folder: Path) -> 
 
     from qwen35cli.app import quantize
     from qwen35cli.app.source import resolve
-    from qwen35cli.checkpoint.read import load_weights, open_checkpoint
+    from qwen35cli.checkpoint.opened import open_checkpoint
+    from qwen35cli.checkpoint.read import load_weights
     from qwen35cli.quant.plan import recipe
     from qwen35cli.text.template import Message, Text, render
     from qwen35cli.text.tokenizer import Tokenizer

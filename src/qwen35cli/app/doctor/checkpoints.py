@@ -1,0 +1,105 @@
+"""The section on checkpoints: what can be run, and what of it is damaged or half made."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from qwen35cli.app.estimate import size
+from qwen35cli.errors import Qwen35Error
+
+from .patience import PATIENCE, within
+from .report import Finding, Places, Section
+
+DEFAULT_MODEL: Final = "Qwen/Qwen3.5-4B"
+
+
+def section(places: Places, *, told: bool = False) -> Section:
+    """What is known of each.
+
+    Args:
+        told: another section says that a folder is of no use, so that this one need not.
+    """
+    from qwen35cli.app import inventory, items  # late: they may be what is broken
+
+    where = items.Places(data=places.data, cache=places.cache, hub=places.hub)
+    try:
+        found = within(2 * PATIENCE, lambda: inventory.look(where))
+    except Qwen35Error as error:
+        if not told:
+            raise
+        return Section("checkpoints", [("failed", error.message)], {"failed": error.message})
+    if found is None:
+        failed = Finding("a disk does not answer: no list of checkpoints", "qwen35 ls")
+        return Section("checkpoints", [("failed", failed.what)], {"items": []}, [failed])
+    lines = [("demo", "in the package")]
+    facts: list[dict[str, Any]] = []
+    problems: list[Finding] = []
+    notes: list[Finding] = []
+    for item in found.items:
+        if item.kind not in ("checkpoint", "quantized", "unfinished", "launches"):
+            continue
+        state, verified, mend = _state(item, places.hub)
+        fault = "" if verified is not False else state
+        if item.kind != "launches" or fault:
+            form = f" {item.format}" if item.format else ""
+            lines.append((item.kind, f"{item.name}{form}, {size(item.nbytes)}: {state}"))
+        facts.append(
+            {
+                "kind": item.kind,
+                "name": item.name,
+                "format": item.format,
+                "bytes": item.nbytes,
+                "path": str(item.path),
+                "verified": verified or False,
+                "fault": fault or None,
+                "being_written": item.pid is not None,
+            }
+        )
+        if fault:
+            finding = Finding(f"{item.name}: {fault}", mend or _mend(item))
+            (notes if item.kind == "unfinished" else problems).append(finding)
+    if not any(item.kind in ("checkpoint", "quantized") for item in found.items):
+        lines.append(("others", "none"))
+        notes.append(Finding("no checkpoint but the demo is here", f"qwen35 pull {DEFAULT_MODEL}"))
+    return Section("checkpoints", lines, {"items": facts}, problems, notes)
+
+
+def _state(item: Any, hub: Path) -> tuple[str, bool | None, str]:
+    """What is known of a thing on disk; True: verified, False: not sound, None: neither; a hint."""
+    from qwen35cli.checkpoint import verified  # late: as the list
+    from qwen35cli.checkpoint.hub import Repo
+
+    repo = commit = None
+    if item.kind == "checkpoint":
+        repo, commit = Repo(item.snapshot.repo, hub), item.snapshot.commit
+        try:
+            verified.check(repo, commit)
+        except Qwen35Error as error:
+            return error.message, False, error.hint
+    if item.fault:
+        return item.fault, False, ""
+    if item.pid is not None:
+        return "being written", None, ""
+    if repo is not None and commit is not None:
+        if verified.is_verified(repo, commit):
+            return "verified", True, ""
+        return f"whole, not verified yet (qwen35 verify {item.name})", None, ""
+    if item.kind == "quantized":
+        return "whole: its files have the sizes in its manifest", None, ""
+    return "whole", None, ""
+
+
+def _mend(item: Any) -> str:
+    """The command that brings a damaged thing back, or rids one of it."""
+    from qwen35cli.checkpoint.hub import pull_command  # late: as the list
+    from qwen35cli.checkpoint.pinned import COMMITS
+
+    if item.kind == "checkpoint":
+        repo, commit = item.snapshot.repo, item.snapshot.commit
+        return pull_command(repo, None if COMMITS.get(repo) == commit else commit)
+    if item.kind == "launches":
+        return "qwen35 tune"
+    if item.kind == "quantized" and item.format:
+        return f"qwen35 quantize {item.source} --format {item.format} --force"
+    if item.kind == "unfinished" and item.snapshot is not None:
+        return f"qwen35 pull {item.snapshot.repo} goes on; qwen35 rm {item.name} drops it"
+    return f"qwen35 rm {item.name}"
