@@ -24,7 +24,7 @@ from prompt_toolkit.input import create_pipe_input
 from qwen35cli.cli.editor import ANY_FILE, PICTURES, PLACEHOLDER, Editor, Hooks, history
 from qwen35cli.cli.editor.completion import Completions
 from qwen35cli.cli.editor.paste import SHOWN_CHARACTERS, Pastes
-from qwen35cli.cli.signals import sigterm_as_interrupt
+from qwen35cli.cli.signals import ending_as_interrupt
 from qwen35cli.errors import InterruptedByUser, UsageError
 from tests.scripted import PATIENCE, environment
 
@@ -402,14 +402,14 @@ def test_sigterm_raises_what_its_handler_raises_wherever_it_arrives():
         time.sleep(0.1)  # while the editor waits for a key
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with sigterm_as_interrupt(), keyboard(), ThreadPoolExecutor() as pool:
+    with ending_as_interrupt(), keyboard(), ThreadPoolExecutor() as pool:
         handler = signal.getsignal(signal.SIGTERM)
         pool.submit(send)
         with pytest.raises(InterruptedByUser):
             Editor(None).read()
         assert signal.getsignal(signal.SIGTERM) is handler
 
-    with sigterm_as_interrupt():  # while the owner's work is done
+    with ending_as_interrupt():  # while the owner's work is done
         hooks = Hooks(on_clipboard=lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(InterruptedByUser):
             typed("a\x16b" + ENTER, hooks=hooks)
@@ -418,7 +418,7 @@ def test_sigterm_raises_what_its_handler_raises_wherever_it_arrives():
         os.kill(os.getpid(), signal.SIGTERM)
         return []
 
-    with sigterm_as_interrupt(), pytest.raises(InterruptedByUser):
+    with ending_as_interrupt(), pytest.raises(InterruptedByUser):
         typed("/set " + TAB, commands={"/set": values})
 
 
@@ -482,7 +482,7 @@ def test_sigterm_ends_the_external_editor_too(program, tmp_path):
     program(
         f'trap "touch {tmp_path}/told; exit" TERM; sleep .2; kill -TERM $PPID; sleep 9 & wait\n'
     )
-    with sigterm_as_interrupt(), pytest.raises(InterruptedByUser):
+    with ending_as_interrupt(), pytest.raises(InterruptedByUser):
         typed("text\x07!" + ENTER)
     assert (tmp_path / "told").exists()
 
@@ -601,7 +601,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from qwen35cli.cli.editor import ANY_FILE, Editor, Hooks
-from qwen35cli.cli.signals import sigterm_as_interrupt
+from qwen35cli.cli.signals import ending_as_interrupt
 from qwen35cli.errors import InterruptedByUser
 
 def boom():
@@ -617,7 +617,7 @@ path = Path(sys.argv[1]) if sys.argv[1:] else None
 hooks = Hooks(on_paste=on_paste if path is None else None, on_clipboard=boom)
 editor = Editor(path, hooks=hooks, commands={"/image": ANY_FILE, "/info": None})
 default = ""
-with sigterm_as_interrupt():
+with ending_as_interrupt():
     while True:
         try:
             text = editor.read(default)

@@ -215,11 +215,32 @@ def test_sigterm_saves_and_leaves(tmp_path, phase, hold):
     assert saved(tmp_path)[0]["answer"] == ("Begun |" if phase == "answering" else "Done.")
 
 
-def test_a_terminal_that_goes_away_ends_it(tmp_path):
-    with with_script(tmp_path, [["One."]]) as chat:
+@pytest.mark.parametrize("phase", ["answering", "typing", "reading"])
+def test_a_window_that_is_closed_ends_it(tmp_path, phase, hold):
+    answers = [["One."], ["Begun ", fakes.WAIT, "|"]] if phase == "answering" else [["One."]]
+    with with_script(tmp_path, answers) as chat:
         chat.say("one")
+        if phase == "answering":
+            chat.send("two")
+            chat.sees("Begun")
+        elif phase == "reading":
+            hold("prompt")
+            chat.send("two")
+            chat.sees("reading")
         chat.hang_up()
     assert saved(tmp_path)[0]["answer"] == "One."
+    if phase == "answering":
+        assert saved(tmp_path)[1]["answer"] == "Begun |"
+
+
+def test_a_window_that_is_closed_leaves_what_was_read(tmp_path):
+    with with_demo(tmp_path, "--max-tokens", "4", "--no-think") as chat:
+        chat.ready(again=True)
+        chat.say("word " * 300)
+        chat.type("half")
+        chat.sees("half")
+        chat.hang_up()
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_ctrl_c_while_it_starts(tmp_path):

@@ -1,15 +1,18 @@
-"""Ctrl-C and SIGTERM while an answer is made: the first asks to stop, the second leaves at once."""
+"""Ctrl-C, SIGTERM, a closed window: the first asks an answer to stop, the second leaves at once."""
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 from qwen35cli.errors import InterruptedByUser
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], None]
+ENDING = tuple(  # what ends the program, not only an answer; Windows has no SIGHUP
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 _leaving: list[Callable[[], None]] = []  # what a second signal has to do before it ends all
 
 
@@ -23,18 +26,35 @@ def before_leaving(action: Callable[[], None]) -> Iterator[None]:
         _leaving.remove(action)
 
 
+@contextmanager
+def handled(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
+    """Have `handler` take these signals inside; those that are ignored stay so, as under nohup."""
+    seen = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in seen}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:  # the window is closing
+                signal.signal(number, old)
+
+
+def _counts_once(number: int) -> None:
+    """A window that closes sends SIGHUP from its shell and from its terminal: one is heard."""
+    if number not in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Stop:
     """A flag, raised by a signal inside the `with` block and read between two tokens."""
 
     def __init__(self) -> None:
         self.requested = False
-        self.leaving = False  # SIGTERM ends the program too, not only the answer
-        self._before: dict[int, Any] = {}
+        self.leaving = False  # the program is to end, not only the answer
+        self._handled = handled((signal.SIGINT, *ENDING), self._on_signal)
 
     def __enter__(self) -> Self:
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup: stays ignored
-                self._before[number] = signal.signal(number, self._on_signal)
+        self._handled.__enter__()
         return self
 
     def __exit__(
@@ -43,27 +63,25 @@ class Stop:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handled.__exit__(kind, error, traceback)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        _counts_once(number)
         if self.requested:
             for action in _leaving:
                 action()
             os._exit(InterruptedByUser.exit_code)
         self.requested = True
-        self.leaving = number == signal.SIGTERM
+        self.leaving = number in ENDING
 
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Outside of an answer, SIGTERM ends the program the way Ctrl-C does."""
+def ending_as_interrupt() -> Iterator[None]:
+    """Outside of an answer, SIGTERM and a closed window end the program the way Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise InterruptedByUser("SIGTERM")
+        _counts_once(number)
+        raise InterruptedByUser(signal.Signals(number).name)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with handled(ENDING, interrupt):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

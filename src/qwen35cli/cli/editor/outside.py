@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from prompt_toolkit.application import Application
 
+from qwen35cli.cli.signals import ENDING, handled
 from qwen35cli.cli.terminal import Terminal
 from qwen35cli.errors import InterruptedByUser, Qwen35Error
 
@@ -57,7 +58,7 @@ class Outside:
             else:
                 loop.default_exception_handler(context)
 
-        with self._sigterm_ends(app):
+        with self._signals_end(app):
             text = prompt(pre_run)
         if self._failure is not None:  # it came after the line was sent
             raise self._failure
@@ -97,31 +98,30 @@ class Outside:
             app.exit(exception=error)
 
     @contextmanager
-    def _sigterm_ends(self, app: Application[str]) -> Iterator[None]:
-        """Let what the handler of SIGTERM raises reach the caller, wherever the signal arrives.
+    def _signals_end(self, app: Application[str]) -> Iterator[None]:
+        """Let what the handlers of SIGTERM and SIGHUP raise reach the caller, wherever they arrive.
 
         Raised inside of a callback of the event loop it would be reported and forgotten.
         """
-        before = signal.getsignal(signal.SIGTERM)
-        if not callable(before) or current_thread() is not main_thread():
+        if current_thread() is not main_thread():
             yield
             return
+        before = {number: signal.getsignal(number) for number in ENDING}
 
         def interrupt(number: int, frame: FrameType | None) -> None:
+            own = before[number]
+            assert callable(own)
             if app.loop is None or self._others_work:
-                before(number, frame)
+                own(number, frame)
                 return
             try:
-                before(number, frame)
+                own(number, frame)
             except BaseException as error:
                 self._failure = error
                 app.loop.call_soon_threadsafe(self._end, app, error)
 
-        signal.signal(signal.SIGTERM, interrupt)
-        try:
+        with handled([number for number in ENDING if callable(before[number])], interrupt):
             yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
