@@ -1,11 +1,15 @@
-"""Fill the README's tables from `benchmarks/results`: `python -m benchmarks.readme`.
+"""Fill the README from `benchmarks/results` and the program: `python -m benchmarks.readme`.
 
-Each table stands between two comments, `<!-- NAME -->` and `<!-- end of NAME -->`; a test holds the
-README equal to what this writes.
+Each table, and the help, stands between two comments, `<!-- NAME -->` and `<!-- end of NAME -->`; a
+test holds the README equal to what this writes.
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +217,25 @@ def turns(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def help_block(*command: str) -> str:
+    """`qwen35 COMMAND --help`, the same wherever it is made: as wide as a terminal of old."""
+    fixed = {"COLUMNS": "80", "PYTHONUTF8": "1"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("QWEN35_", "_QWEN35_", "TYPER_", "_TYPER_"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "qwen35cli", *command, "--help"],
+        env=kept | fixed,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return f"```\n{done.stdout.rstrip()}\n```"
+
+
 TABLES: dict[str, tuple[Any, ...]] = {
     "speed": (speed, "decode-cpu.json"),
     "formats": (
@@ -228,6 +251,8 @@ TABLES: dict[str, tuple[Any, ...]] = {
     "memory": (memory, "memory-cpu.json"),
     "turns": (turns, "turns-cpu.json"),
     "demo": (demo, "demo.json"),
+    "help": (help_block,),
+    "help of ask": (partial(help_block, "ask"),),
 }
 
 

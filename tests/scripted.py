@@ -16,10 +16,11 @@ from tests import fakes
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 20
+NO_SETTINGS = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_CONFIG_DIRS"), os.devnull)
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Variables to run the command with: none of our own, nothing written to the home folder."""
+    """Variables to run the command with: none of our own, no settings, nothing written at home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("QWEN35")}
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     own = {
@@ -28,7 +29,7 @@ def environment(**more: str) -> dict[str, str]:
         "QWEN35_NO_HISTORY": "1",
         "QWEN35_NO_SAVE": "1",
     }
-    return kept | own | more
+    return kept | NO_SETTINGS | own | more
 
 
 def command(

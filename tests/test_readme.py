@@ -1,4 +1,4 @@
-"""The README cannot drift: its tables come from the results, its commands from the program."""
+"""The README cannot drift: its tables come from the results, its help from the program."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from benchmarks.readme import README, filled
+from benchmarks.readme import README, filled, help_block
 from qwen35cli.cli import EXIT_CODES, app
 
 TEXT = README.read_text()
@@ -21,6 +21,32 @@ COMMANDS = [
 
 def test_tables_equal_the_committed_results():
     assert filled(TEXT) == TEXT, "run: python -m benchmarks.readme"
+
+
+def test_the_help_is_the_same_in_every_environment(monkeypatch, tmp_path):
+    block = help_block()
+    assert "qwen35 [OPTIONS] COMMAND" in block
+    assert max(map(len, block.splitlines())) <= 80
+    assert block in TEXT
+    (tmp_path / "qwen35").mkdir()
+    (tmp_path / "qwen35/config.toml").write_text("broken")
+    hostile = {"COLUMNS": "200", "TERM": "xterm-256color", "LC_ALL": "C", "FORCE_COLOR": "1"}
+    hostile |= {"TERMINAL_WIDTH": "200", "PYTHONIOENCODING": "utf-8", "TYPER_USE_RICH": "0"}
+    for name, value in (hostile | {"XDG_CONFIG_HOME": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    assert help_block() == block
+
+
+def test_the_settings_shown_are_possible(monkeypatch, tmp_path):
+    (example,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    path = tmp_path / "config.toml"
+    path.write_text(example)
+    monkeypatch.setenv("QWEN35_CONFIG", str(path))
+    group = typer.main.get_command(app)
+    root = group.make_context("qwen35", ["chat"])
+    params = group.commands["chat"].make_context("chat", [], parent=root).params
+    assert (params["ctx"], params["quant"], params["no_markdown"]) == (65536, "int8", True)
+    assert params["preset"] == "exact"
 
 
 def calls(line):

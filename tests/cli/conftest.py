@@ -1,6 +1,7 @@
 """A tiny random checkpoint whose tokens are bytes, complete enough for `--model FOLDER`."""
 
 import json
+import os
 
 import pytest
 import tokenizers
@@ -8,12 +9,18 @@ from tokenizers import AddedToken, pre_tokenizers
 from tokenizers.models import BPE
 
 from tests.fakes import LITERALS
+from tests.scripted import NO_SETTINGS
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_saved(monkeypatch):
-    """Calls in this process leave nothing behind, unless a test says where."""
+def nothing_of_the_user(monkeypatch):
+    """Calls in this process read no settings and leave nothing behind, unless a test says where."""
+    for name in os.environ:
+        if name.startswith("QWEN35_"):
+            monkeypatch.delenv(name)
+    for name, value in NO_SETTINGS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("QWEN35_NO_SAVE", "1")
 
 

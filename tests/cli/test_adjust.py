@@ -1,6 +1,7 @@
 import pytest
 
-from qwen35cli.cli.adjust import KEYS, SAMPLING, Adjustable, completions
+from qwen35cli.cli.adjust import KEYS, Adjustable, completions
+from qwen35cli.cli.config import SAMPLING
 from qwen35cli.cli.options import (
     Flags,
     InputFlags,
@@ -139,3 +140,22 @@ def test_tab_completes_keys_then_values():
     ]
     assert list(completions("temp 0")) == ["temp default"]
     assert all(key.endswith(" ") for key in completions("unknown x"))
+
+
+def test_presets_of_files_can_be_set():
+    adjust = adjustable(sampling={"presets": {"exact": {"temperature": 0.2}}})
+    adjust.set("preset", "exact", thinking=True)
+    sampling = adjust.options(thinking=True).sampling
+    assert (sampling.temperature, sampling.top_k) == (0.2, 20)
+    assert "preset exact" in completions("preset ", adjust.keys)
+    with pytest.raises(UsageError) as caught:
+        adjust.set("preset", "wild", thinking=True)
+    assert "general | coding | reasoning | exact" in caught.value.hint
+    assert adjust["preset"] == "exact"
+
+
+def test_a_preset_that_is_out_of_range_is_refused_and_changes_nothing():
+    adjust = adjustable(sampling={"presets": {"wild": {"top_p": 3}}})
+    with pytest.raises(UsageError, match="top_p is 3"):
+        adjust.set("preset", "wild", thinking=True)
+    assert adjust["preset"] == "general"

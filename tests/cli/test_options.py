@@ -2,7 +2,7 @@ import pytest
 import typer
 
 from qwen35cli.cli import settings
-from qwen35cli.cli.options import RoundCount, drafts, image_tokens, tokens
+from qwen35cli.cli.options import RoundCount, contexts, drafts, image_tokens, tokens
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,18 @@ def test_a_count_with_a_suffix_is_known_as_round():
 def test_what_is_no_token_count(text):
     with pytest.raises(typer.BadParameter):
         tokens(text)
+
+
+def test_several_counts_between_commas():
+    assert contexts("8k,32k") == (8192, 32768)
+    assert contexts("512, 4096,1_000") == (512, 4096, 1000)
+    assert contexts("131,072") == (131_072,)
+    assert contexts("128, 512") == (128, 512)
+    assert contexts("1,048,576") == (2**20,)
+    for text in ("128,512", "262,144"):  # one, or two?
+        one, several = text.replace(",", ""), text.replace(",", ", ")
+        with pytest.raises(typer.BadParameter, match=f"write {one}, or '{several}'"):
+            contexts(text)
 
 
 def test_numbers_of_drafts():

@@ -1,5 +1,6 @@
-"""The command `qwen35`: its list of commands, and the one place where errors become two lines."""
+"""The command `qwen35`, and the one place where errors become two lines."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -8,48 +9,40 @@ import typer
 from qwen35cli import __version__
 from qwen35cli.errors import InterruptedByUser, Qwen35Error
 
-from . import signals, stdin
-from .ask import ask, bare
-from .chat import chat
-from .quantize import quantize
-from .sessions import sessions
+from . import settings, signals, stdin
+from .commands import Root
+from .manual import BARE
 from .terminal import ReaderGone, Terminal
-from .tune import tune
-from .vram import vram
+from .usage import complaint
 
 EXIT_CODES = """\
 Exit codes:
-  0  done, also when --max-tokens cut the answer
-  1  any other error
-  2  wrong usage: unknown flag or command, bad value, missing input
-  3  model missing, not readable, or not a Qwen3.5
-  4  no usable GPU, and --device cpu was not given
-  5  does not fit, or memory ran out
-  6  prompt longer than the context
-  7  answer does not satisfy the schema
-130  interrupted by Ctrl-C or SIGTERM
-141  the reader of our pipe went away"""
+    0  done, also when --max-tokens cut the answer
+    1  any other error
+    2  wrong usage: unknown flag or command, bad value, missing input
+    3  model missing, not readable, or not a Qwen3.5; download or verification
+       failed
+    4  no usable GPU, and --device cpu was not given
+    5  does not fit, or memory ran out
+    6  prompt longer than the context
+    7  answer does not satisfy the schema
+  130  interrupted by Ctrl-C or SIGTERM
+  141  the reader of our pipe went away"""
 READER_GONE = 141
 OWN_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 
 app = typer.Typer(
     name="qwen35",
+    cls=Root,
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command()(ask)
-app.command()(chat)
-app.command()(vram)
-app.command()(quantize)
-app.command()(tune)
-app.add_typer(sessions)
-app.command(hidden=True)(bare)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        typer.echo(f"qwen35 {__version__}")
+        context.obj.stdout().write(f"qwen35 {__version__}\n")
         raise typer.Exit
 
 
@@ -73,28 +66,32 @@ def root(
 def with_command(arguments: Sequence[str]) -> list[str]:
     """The arguments, with the command that a call without one stands for."""
     if not arguments:
-        return ["bare"] if stdin.is_piped() else ["--help"]
+        return [BARE] if stdin.is_piped() else ["--help"]
     if arguments[0].startswith("-") and arguments[0] not in OWN_FLAGS:
-        return ["bare", *arguments]
+        return [BARE, *arguments]
     return [*arguments]
 
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out one call; the exit code."""
     terminal = Terminal()
+    if settings.is_completing():
+        sys.modules["rich"] = None  # type: ignore[assignment]  # Typer would import it for nothing
     try:
-        with signals.sigterm_as_interrupt():
+        with signals.ending_as_interrupt():
             code = app(
                 with_command(arguments), prog_name="qwen35", standalone_mode=False, obj=terminal
             )
         return code or 0
     except InterruptedByUser as error:
         return error.exit_code
+    except KeyboardInterrupt:  # before a command began
+        return InterruptedByUser.exit_code
     except Qwen35Error as error:
         terminal.error(error.message, error.hint)
         return error.exit_code
     except typer.TyperException as error:
-        terminal.error(*_usage(error))
+        terminal.error(*complaint(error, arguments))
         return error.exit_code
     except ReaderGone:
         return READER_GONE
@@ -103,11 +100,3 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     finally:
         terminal.clear_status()
-
-
-def _usage(error: typer.TyperException) -> tuple[str, str]:
-    """Typer's complaint as our two lines."""
-    message = error.format_message()
-    context = getattr(error, "ctx", None)
-    command = context.command_path.removesuffix(" bare") if context else "qwen35"
-    return message[:1].lower() + message[1:].rstrip("."), f"{command} --help"

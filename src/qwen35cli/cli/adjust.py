@@ -12,16 +12,9 @@ from qwen35cli.app.conversation import Options
 from qwen35cli.engine.sampling import PRESET_NAMES, choose
 from qwen35cli.errors import UsageError
 
+from .config import SAMPLING
 from .options import Flags, budget, tokens
 
-SAMPLING: Final = {  # key of `/set` -> field of Sampling
-    "temp": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "presence_penalty": "presence_penalty",
-    "repetition_penalty": "repetition_penalty",
-}
 SHOWN: Final = ("fold", "show", "hide")  # ways of showing the thinking
 
 
@@ -58,11 +51,15 @@ class Key:
     values: tuple[str, ...] = ()  # what Tab offers
 
 
+def _preset(names: tuple[str, ...]) -> Key:
+    return Key(
+        "row of the model card, or of your settings", _one_of(*names), " | ".join(names), names
+    )
+
+
 ON_OFF = ("on", "off")
 KEYS: Final[Mapping[str, Key]] = {
-    "preset": Key(
-        "row of the model card", _one_of(*PRESET_NAMES), " | ".join(PRESET_NAMES), PRESET_NAMES
-    ),
+    "preset": _preset(PRESET_NAMES),
     "temp": Key("temperature; 0 takes the likeliest token", _number, "a number, 0 to 100"),
     "top_p": Key("likeliest tokens up to this share", _number, "a number, 0 to 1"),
     "top_k": Key("so many of the likeliest tokens; 0 keeps all", _whole, "a whole number"),
@@ -85,6 +82,9 @@ class Adjustable:
 
     def __init__(self, flags: Flags) -> None:
         sampling, thinking = flags.sampling, flags.thinking
+        self._presets = sampling.presets
+        names = tuple(dict.fromkeys((*PRESET_NAMES, *self._presets)))
+        self.keys: Mapping[str, Key] = {**KEYS, "preset": _preset(names)}
         given = {
             "preset": sampling.preset,
             "temp": sampling.temp,
@@ -114,7 +114,7 @@ class Adjustable:
         Raises:
             UsageError: no such key, or no such value; nothing has changed.
         """
-        known = _known(key)
+        known = _known(key, self.keys)
         before = dict(self._values)
         if text == "default":
             self._values.pop(key, None)
@@ -140,7 +140,9 @@ class Adjustable:
         seed = values["seed"] if "seed" in values else secrets.randbelow(2**32)
         limit = values["think_budget"]
         return Options(
-            sampling=choose(values["preset"], thinking=thinking, seed=seed, given=given),
+            sampling=choose(
+                values["preset"], thinking=thinking, seed=seed, given=given, presets=self._presets
+            ),
             max_tokens=values["max_tokens"],
             think_budget=None if limit < 0 else limit,
             answer_reserve=values.get("answer_reserve"),
@@ -174,18 +176,18 @@ class Adjustable:
         return f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
 
 
-def _known(key: str) -> Key:
-    if key in KEYS:
-        return KEYS[key]
+def _known(key: str, keys: Mapping[str, Key] = KEYS) -> Key:
+    if key in keys:
+        return keys[key]
     near = difflib.get_close_matches(key, KEYS, 1)
     raise UsageError(
         f"there is no setting {key[:40]!r}", f"did you mean {near[0]}?" if near else "/show"
     )
 
 
-def completions(typed: str) -> Iterable[str]:
+def completions(typed: str, keys: Mapping[str, Key] = KEYS) -> Iterable[str]:
     """Keys, then the values of the key that was typed."""
     key, blank, _ = typed.partition(" ")
-    if blank and key in KEYS:
-        return [f"{key} {value}" for value in (*KEYS[key].values, "default")]
-    return [f"{key} " for key in KEYS]
+    if blank and key in keys:
+        return [f"{key} {value}" for value in (*keys[key].values, "default")]
+    return [f"{key} " for key in keys]

@@ -16,7 +16,10 @@ NOTHING = UsageError("there is nothing to answer", 'qwen35 ask "Why is the sky b
 
 @grouped
 def ask(context: typer.Context, prompt: Prompt = None, *, flags: Flags) -> None:
-    """Answer once, then exit. The answer is all that stdout gets.
+    """Answer once, then exit.
+
+    The answer is all that stdout gets. A message is made of the pictures, the files, stdin and
+    PROMPT, in this order.
 
     Examples:
       qwen35 ask "Why is the sky blue?"

@@ -14,9 +14,9 @@ from .terminal import Terminal
 def chat(
     context: typer.Context, prompt: Prompt = None, interactive: Interactive = False, *, flags: Flags
 ) -> None:
-    """Talk, turn by turn, with PROMPT sent first.
+    """Talk, turn by turn; conversations are kept.
 
-    With a pipe at stdin it answers once, like `ask`.
+    PROMPT is sent first. With a pipe at stdin it answers once, like `ask`.
 
     Examples:
       qwen35 chat

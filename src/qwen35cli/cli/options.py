@@ -1,16 +1,22 @@
 """Every flag, spelled once: names, variable, panel, help. Commands take them in groups."""
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard, get_origin
 
 import typer
 
+from . import complete, config
+from .variables import PREFIX, strays
+
 DEFAULT_MODEL = "Qwen/Qwen3.5-4B"
 UNITS = {"k": 2**10, "m": 2**20}
+OF_PRESET = "the preset's"
+PRESETS = ("general", "coding", "reasoning")  # of the model card; files may define more
 
 
 class RoundCount(int):
@@ -42,10 +48,16 @@ def budget(text: str | int) -> int:
 
 
 def contexts(text: str) -> tuple[int, ...]:
-    """Read one token count or several, between commas: `8k,32k,256k`."""
-    if re.fullmatch(r"\d{1,3}(,\d{3})+", text.strip()):  # one number, as we print them
-        return (tokens(text),)
-    return tuple(tokens(each) for each in text.split(","))
+    """Read one token count or several, between commas: `8k,32k,256k`.
+
+    `131,072` can only be one, `262,144` might be two.
+    """
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", text.strip()):
+        if re.search(r",0", text):
+            return (tokens(text),)
+        one, several = text.replace(",", ""), text.replace(",", ", ")
+        raise typer.BadParameter(f"{text!r} is one count or several; write {one}, or '{several}'")
+    return tuple(tokens(each) for each in text.strip(", ").split(","))
 
 
 def pictures(text: str) -> tuple[tuple[int, int], ...]:
@@ -66,6 +78,14 @@ def drafts(text: str) -> str:
     raise typer.BadParameter(f"{text} is not auto, off or a number from 1 to 4")
 
 
+def known_preset(context: typer.Context, name: str) -> str:
+    """Check the name of a preset: one of the model card, or of a file of settings."""
+    known = dict.fromkeys((*PRESETS, *config.presets(context)))
+    if name not in known and not context.resilient_parsing:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}")
+    return name
+
+
 def flag(
     panel: str,
     help: str,
@@ -73,20 +93,25 @@ def flag(
     metavar: str | None = None,
     parser: Callable[[str], Any] | None = None,
     default: str | bool = True,
+    check: Callable[[typer.Context, Any], Any] | None = None,
+    complete: Callable[[str], list[tuple[str, str]]] | None = None,
 ) -> object:
     """An option with its environment variable, `QWEN35_` and the long name.
 
-    `default` is what the help shows as the default: True for the value itself.
+    `default` is what the help shows as the default: True for the value itself. `complete` tells a
+    shell what may be typed.
     """
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     return typer.Option(
         *names,
-        envvar="QWEN35_" + long.removeprefix("--").replace("-", "_").upper(),
+        envvar=PREFIX + long.removeprefix("--").replace("-", "_").upper(),
         rich_help_panel=panel,
         help=help,
         metavar=metavar,
         parser=parser,
         show_default=default,
+        callback=check,
+        autocompletion=complete,
     )
 
 
@@ -97,12 +122,24 @@ def switch(panel: str, help: str, *names: str, default: str | bool = True) -> ob
 
 Prompt = Annotated[
     str | None,
-    typer.Argument(help="What to say; `-` to take it from stdin alone.", show_default=False),
+    typer.Argument(
+        help="What to say; `-` to take it from stdin alone.", metavar="PROMPT", show_default=False
+    ),
+]
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="`demo`, a folder, or a Hub id.",
+        envvar="QWEN35_MODEL",
+        metavar="MODEL",
+        autocompletion=complete.models,
+    ),
 ]
 
 Interactive = Annotated[
     bool,
-    switch("Session", "Talk on at the terminal about what is piped in.", "--interactive"),
+    switch("Behaviour", "Talk on at the terminal about what is piped in.", "--interactive"),
 ]
 
 
@@ -110,6 +147,9 @@ Interactive = Annotated[
 Revision = Annotated[
     str | None,
     flag("Model", "Commit or branch of a Hub id.", "--revision", metavar="REV"),
+]
+Offline = Annotated[
+    bool, switch("Model", "Never use the network; what is not here is an error.", "--offline")
 ]
 ImageMaxTokens = Annotated[
     int,
@@ -123,7 +163,7 @@ ImageMaxTokens = Annotated[
 ]
 KVDtype = Annotated[
     Literal["bf16", "int8"],
-    flag("Model", "Numbers of the KV cache; int8 halves it.", "--kv-dtype", "--kv"),
+    flag("Context", "Numbers of the KV cache; int8 halves it.", "--kv-dtype", "--kv"),
 ]
 Drafts = Annotated[
     str,
@@ -182,7 +222,7 @@ class InputFlags(Group):
     ] = None
     image_max_tokens: ImageMaxTokens = 2048
     no_input: Annotated[
-        bool, switch("Input", "Never ask and never wait for typing.", "--no-input")
+        bool, switch("Behaviour", "Never ask and never wait for typing.", "--no-input")
     ] = False
     dry_run: Annotated[
         bool,
@@ -195,24 +235,25 @@ class SessionFlags(Group):
     """What is remembered from one call to the next."""
 
     go_on: Annotated[
-        bool, switch("Session", "Go on with the conversation used last.", "--continue", "-c")
+        bool, switch("Context", "Go on with the conversation used last.", "--continue", "-c")
     ] = False
     session: Annotated[
         str | None,
         flag(
-            "Session",
+            "Context",
             "Go on with the conversation of this name, or begin it.",
             "--session",
             metavar="NAME",
+            complete=complete.sessions,
         ),
     ] = None
     no_save: Annotated[
-        bool, switch("Session", "Save nothing, and use nothing saved.", "--no-save", "-n")
+        bool, switch("Context", "Save nothing, and use nothing saved.", "--no-save", "-n")
     ] = False
     keep_thinking: Annotated[
         bool,
         switch(
-            "Session",
+            "Context",
             "Leave earlier thinking in the context, as no template does.",
             "--keep-thinking",
         ),
@@ -225,9 +266,17 @@ class ModelFlags(Group):
 
     model: Annotated[
         str,
-        flag("Model", "`demo`, a folder, or a Hub id.", "--model", "-m", metavar="NAME"),
+        flag(
+            "Model",
+            "`demo`, a folder, or a Hub id.",
+            "--model",
+            "-m",
+            metavar="NAME",
+            complete=complete.models,
+        ),
     ] = DEFAULT_MODEL
     revision: Revision = None
+    offline: Offline = False
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         flag("Model", "Where to run; auto is the GPU, for the demo the CPU.", "--device"),
@@ -243,7 +292,12 @@ class ModelFlags(Group):
     ] = None
     yes: Annotated[
         bool,
-        switch("Model", "Quantize without a terminal too, where it takes long.", "--yes", "-y"),
+        switch(
+            "Model",
+            "Download without asking; that and long quantizing also without a terminal.",
+            "--yes",
+            "-y",
+        ),
     ] = False
     kernels: Annotated[
         str | None,
@@ -258,7 +312,7 @@ class ModelFlags(Group):
     ctx: Annotated[
         int | None,
         flag(
-            "Model",
+            "Context",
             "Tokens to make room for, such as 32k.",
             "--ctx",
             metavar="N",
@@ -275,12 +329,14 @@ class SamplingFlags(Group):
     """How tokens are drawn. The preset's row for the mode holds where a flag is not given."""
 
     preset: Annotated[
-        Literal["general", "coding", "reasoning"],
+        str,
         flag(
             "Sampling",
-            "Row of the model card: general, coding or reasoning.",
+            "Row of the model card: general, coding or reasoning; or one of your settings.",
             "--preset",
             metavar="NAME",
+            check=known_preset,
+            complete=complete.presets,
         ),
     ] = "general"
     temp: Annotated[
@@ -290,6 +346,7 @@ class SamplingFlags(Group):
             "Temperature; 0 always takes the likeliest token.",
             "--temp",
             metavar="X",
+            default=OF_PRESET,
         ),
     ] = None
     top_p: Annotated[
@@ -299,11 +356,18 @@ class SamplingFlags(Group):
             "Keep the likeliest tokens up to this share.",
             "--top-p",
             metavar="X",
+            default=OF_PRESET,
         ),
     ] = None
     top_k: Annotated[
         int | None,
-        flag("Sampling", "Keep this many tokens; 0 keeps all.", "--top-k", metavar="N"),
+        flag(
+            "Sampling",
+            "Keep this many tokens; 0 keeps all.",
+            "--top-k",
+            metavar="N",
+            default=OF_PRESET,
+        ),
     ] = None
     min_p: Annotated[
         float | None,
@@ -312,11 +376,18 @@ class SamplingFlags(Group):
             "Drop tokens below this share of the best.",
             "--min-p",
             metavar="X",
+            default=OF_PRESET,
         ),
     ] = None
     presence_penalty: Annotated[
         float | None,
-        flag("Sampling", "Against tokens already generated.", "--presence-penalty", metavar="X"),
+        flag(
+            "Sampling",
+            "Against tokens already generated.",
+            "--presence-penalty",
+            metavar="X",
+            default=OF_PRESET,
+        ),
     ] = None
     repetition_penalty: Annotated[
         float | None,
@@ -325,6 +396,7 @@ class SamplingFlags(Group):
             "The same as a factor; 1 is off.",
             "--repetition-penalty",
             metavar="X",
+            default=OF_PRESET,
         ),
     ] = None
     seed: Annotated[
@@ -341,6 +413,9 @@ class SamplingFlags(Group):
         int,
         flag("Sampling", "Most tokens of answer.", "--max-tokens", metavar="N", parser=tokens),
     ] = 32768
+    presets: Mapping[str, config.Preset] = dataclasses.field(
+        default_factory=dict
+    )  # those of the files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -468,7 +543,7 @@ class QuantizeFlags(Group):
         Path | None,
         flag(
             "Weights",
-            "TOML file whose table \\[tensors] gives schemes to tensors, before the recipe.",
+            "TOML file whose table [tensors] gives schemes to tensors, before the recipe.",
             "--plan-file",
             metavar="FILE",
         ),
@@ -514,7 +589,14 @@ class VramFlags(Group):
 
     model_flag: Annotated[
         str | None,
-        flag("Model", "The model, as a flag.", "--model", "-m", metavar="NAME"),
+        flag(
+            "Model",
+            "The model, as a flag.",
+            "--model",
+            "-m",
+            metavar="NAME",
+            complete=complete.models,
+        ),
     ] = None
     revision: Revision = None
     quant: Annotated[
@@ -529,7 +611,7 @@ class VramFlags(Group):
     ctx: Annotated[
         list[Any] | None,
         flag(
-            "Model",
+            "Context",
             "Tokens to make room for, such as 32k; several between commas.",
             "--ctx",
             metavar="N,…",
@@ -566,7 +648,7 @@ class VramFlags(Group):
             "--batch",
             envvar="QWEN35_BATCH",
             rich_help_panel="Model",
-            help="Sequences at the same time.",
+            help="Sequences at the same time, 4,096 at most.",
             metavar="N",
             min=1,
             max=4096,
@@ -607,8 +689,30 @@ class VramFlags(Group):
     json: Annotated[bool, switch("Answer", "One JSON object for each context.", "--json")] = False
 
 
+CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar="QWEN35_CONFIG",
+            metavar="FILE",
+            is_eager=True,  # what it holds lies under the flags that are read next
+            expose_value=False,
+            callback=config.read,
+            help="File of settings to read in place of your own; /dev/null is none.",
+        ),
+    ],
+)
+
+
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Spread every parameter that is a group into its flags, as Typer wants to see them."""
+    """Spread every parameter that is a group into its flags, as Typer wants to see them.
+
+    What is not given on the command line or by a variable comes from the files of settings.
+    """
     signature = inspect.signature(command)
     plain: list[inspect.Parameter] = []
     groups: dict[str, type[Group]] = {}
@@ -618,11 +722,18 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         else:
             plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
-    def flat(**values: object) -> None:
+    def flat(**values: Any) -> None:
         given = {parameter.name: values[parameter.name] for parameter in plain}
+        context: typer.Context = values["context"]
+        values["presets"] = config.presets(context)
+        if context.obj and context.info_name != "doctor":  # which reports them itself
+            if files := values.get("verbose") and config.read_files(context):
+                context.obj.say(f"settings of {', '.join(map(str, files))}")
+            for message, hint in () if values.get("quiet") else strays(context):
+                context.obj.warn(message, hint)
         command(**given, **{name: _build(group, values) for name, group in groups.items()})
 
-    parameters = plain + [
+    spread = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -632,6 +743,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         for group in groups.values()
         for field in _flags(group)
     ]
+    parameters = [*plain, CONFIG, *spread]
     flat.__name__, flat.__doc__ = command.__name__, command.__doc__
     flat.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -646,7 +758,7 @@ def _flags(group: type[Group]) -> Iterator[Field[Any]]:
     for field in fields(group):
         if _is_group(field.type):
             yield from _flags(field.type)
-        else:
+        elif get_origin(field.type) is Annotated:
             yield field
 
 

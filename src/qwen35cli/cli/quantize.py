@@ -1,23 +1,19 @@
 """`qwen35 quantize`: smaller weights, made once for later runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from qwen35cli.text.sanitize import sanitize
 
 from . import settings
-from .options import DEFAULT_MODEL, QuantizeFlags, ScreenFlags, grouped
+from .options import DEFAULT_MODEL, Model, QuantizeFlags, ScreenFlags, grouped
 from .terminal import Terminal
+from .words import size
 
 if TYPE_CHECKING:
     from qwen35cli.app.quantize import Job
-
-Model = Annotated[
-    str,
-    typer.Argument(help="`demo`, a folder, or a Hub id.", envvar="QWEN35_MODEL", metavar="MODEL"),
-]
 
 
 @grouped
@@ -28,9 +24,10 @@ def quantize(
     flags: QuantizeFlags,
     screen: ScreenFlags,
 ) -> None:
-    """Write int4, int8 or nf4 weights once, for later runs. stdout gets the folder's path, alone.
+    """Write int4, int8 or nf4 weights once, for later runs.
 
-    A killed run leaves the old result or none, never half of one.
+    stdout gets the folder's path, alone. A killed run leaves the old result or none, never half of
+    one.
 
     Examples:
       qwen35 quantize
@@ -39,7 +36,7 @@ def quantize(
       qwen35 quantize --plan --plan-file careful.toml
 
     A plan file gives schemes to tensors by their names, the first match counts:
-      \\[tensors]
+      [tensors]
       "*.layers.31.mlp.*" = "int8"
       "*.mlp.down_proj.weight" = "int4-g64"
     """
@@ -105,11 +102,6 @@ def size_rows(job: "Job") -> list[str]:
     ]
     table = [f"{label:<16}{one:>10}{other:>10}" for label, one, other in rows]
     return [*table, f"{'free on the disk':<16}{size(job.free_bytes()):>10}"]
-
-
-def size(count: int) -> str:
-    """Bytes for people, in decimal units, as files are listed."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
 
 
 def _shown(path: Path, terminal: Terminal) -> str:

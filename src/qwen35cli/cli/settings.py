@@ -6,6 +6,9 @@ from pathlib import Path
 
 import platformdirs
 
+NO_FILE = Path(os.devnull)
+VARIABLES = ("QWEN35_CONFIG", "QWEN35_NO_HISTORY")  # that no flag, or each one, has
+
 
 def wants_color(choice: str, *, is_terminal: bool) -> bool:
     """Whether a stream gets colour, by `--color auto|always|never` and the common variables."""
@@ -19,6 +22,11 @@ def wants_color(choice: str, *, is_terminal: bool) -> bool:
 def can_erase() -> bool:
     """Whether the terminal understands more than plain lines."""
     return os.environ.get("TERM") != "dumb"
+
+
+def is_completing() -> bool:
+    """Whether a shell asks what could be typed next."""
+    return "_QWEN35_COMPLETE" in os.environ
 
 
 def history_file() -> Path | None:
@@ -41,3 +49,20 @@ def data_folder() -> Path:
 def cache_folder() -> Path:
     """Where GPU kernels are kept that were compiled and tuned here, and saved state."""
     return Path(platformdirs.user_cache_dir("qwen35"))
+
+
+def named_config_file() -> Path | None:
+    """The file that a variable names in place of the user's own."""
+    name = os.environ.get("QWEN35_CONFIG")
+    return Path(name) if name else None
+
+
+def system_config_files() -> list[Path]:
+    """Settings for all users of this machine, the weakest first."""
+    folders = platformdirs.site_config_dir("qwen35", multipath=True).split(os.pathsep)
+    return [Path(folder) / "config.toml" for folder in reversed(folders)]
+
+
+def user_config_file() -> Path:
+    """The user's own settings."""
+    return Path(platformdirs.user_config_dir("qwen35")) / "config.toml"

@@ -15,7 +15,8 @@ from qwen35cli.text.sanitize import sanitize
 from . import adjust, settings
 from .editor import ANY_FILE, PICTURES, Argument, edit
 from .options import budget
-from .sessions import complete, table
+from .session_forms import table
+from .sessions import complete
 
 if TYPE_CHECKING:
     from .repl import Repl
@@ -331,7 +332,7 @@ def completions(repl: "Repl") -> dict[str, Argument]:
         "/image": PICTURES,
         "/read": ANY_FILE,
         "/think": lambda typed: ("on", "off", "none", "show", "hide", "fold", "last"),
-        "/set": adjust.completions,
+        "/set": lambda typed: adjust.completions(typed, repl.adjust.keys),
         "/show": lambda typed: adjust.KEYS,
         "/edit": lambda typed: ("answer",),
         "/load": names,

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol, TextIO
@@ -22,10 +22,11 @@ from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.text.sanitize import sanitize
 
 from . import settings
-from .options import ScreenFlags
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from .options import ScreenFlags
 
 Style = Literal["dim", "red", "yellow"]
 ON: dict[Style, str] = {"dim": "\x1b[2m", "red": "\x1b[31m", "yellow": "\x1b[33m"}
@@ -66,7 +67,7 @@ class Terminal:
             if reconfigure := getattr(stream, "reconfigure", None):
                 reconfigure(encoding="utf-8", errors="replace", newline="\n")
 
-    def configure(self, flags: ScreenFlags) -> None:
+    def configure(self, flags: "ScreenFlags") -> None:
         """Take over what the command line says about colour and loudness."""
         color = "never" if flags.no_color else flags.color
         self._color = settings.wants_color(color, is_terminal=self.err_is_terminal)
@@ -75,8 +76,7 @@ class Terminal:
 
     def help(self, context: typer.Context) -> None:
         """The help of a command that could not be carried out, on stderr."""
-        with redirect_stdout(self._err):
-            self._emit(context.get_help())
+        self._emit(context.get_help() + "\n")
 
     # -- the answer -----------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class Terminal:
         """Several of them, sanitised, each cut to the width of the terminal."""
         if self.quiet or not self.can_erase:
             return
-        room = max(1, self.err_columns - 1)
+        room = max(1, self.err_columns - 3)  # of a ^C that is echoed
         shown = [self._styled(_cut(line, room), "dim") for line in lines]
         start = "\n" if self._midline else ""
         self._midline = False

@@ -8,7 +8,7 @@ import typer
 
 from qwen35cli.errors import InterruptedByUser
 
-from . import settings
+from . import complete, settings
 from .options import DEFAULT_MODEL, ScreenFlags, TuneFlags, grouped
 from .terminal import Terminal
 
@@ -21,6 +21,7 @@ Model = Annotated[
         help="A size such as 4B, `demo`, a folder, or a Hub id.",
         envvar="QWEN35_MODEL",
         metavar="MODEL",
+        autocompletion=complete.models,
     ),
 ]
 
@@ -33,7 +34,7 @@ def tune(
     flags: TuneFlags,
     screen: ScreenFlags,
 ) -> None:
-    """Measure on this GPU how the products of a decode step are launched best, and keep it.
+    """Find the fastest launches of the GPU kernels on this card.
 
     It takes minutes, once for a card and a model; ask and chat use what it finds.
     The model need not be downloaded. Nothing else should run on the GPU.

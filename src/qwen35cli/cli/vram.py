@@ -10,6 +10,7 @@ import typer
 from qwen35cli.errors import DoesNotFitError, UsageError
 from qwen35cli.text.sanitize import sanitize
 
+from . import complete
 from .options import DEFAULT_MODEL, RoundCount, ScreenFlags, VramFlags, grouped
 from .terminal import Terminal
 
@@ -24,6 +25,7 @@ Model = Annotated[
     typer.Argument(
         help="A size such as 4B, `demo`, a folder, or a Hub id.",
         metavar="MODEL",
+        autocompletion=complete.models,
         show_default=DEFAULT_MODEL,
     ),
 ]
@@ -33,7 +35,7 @@ Model = Annotated[
 def vram(
     context: typer.Context, model: Model = None, *, flags: VramFlags, screen: ScreenFlags
 ) -> None:
-    """Say how much memory a model needs, part by part, before anything is loaded.
+    """Say how much memory a model needs, before it is loaded.
 
     Exit code 0 where it fits, 5 where it does not; without a GPU, here or named, the needs only.
 

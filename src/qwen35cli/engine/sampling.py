@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -46,25 +47,37 @@ PRESETS: dict[tuple[str, bool], Sampling] = {  # (name, thinking)
 }
 BLOCK = 512  # logits whose maximum is taken first, to find the largest of all
 PRESET_NAMES = tuple(dict.fromkeys(name for name, _ in PRESETS))
+NO_PRESETS: Mapping[str, Mapping[str, float | int]] = MappingProxyType({})
 
 
-def choose(preset: str, *, thinking: bool, seed: int, given: Mapping[str, float | int]) -> Sampling:
+def choose(
+    preset: str,
+    *,
+    thinking: bool,
+    seed: int,
+    given: Mapping[str, float | int],
+    presets: Mapping[str, Mapping[str, float | int]] = NO_PRESETS,
+) -> Sampling:
     """The preset's row for this mode, with the values that were `given` put over it.
 
-    A preset without a row for the mode takes that of `general`. Argmax takes no penalty unless one
-    is given.
+    A preset without a row for the mode takes that of `general`. `presets` are more of them, or
+    change those there are: each names the values that it puts over the row. Argmax takes no
+    penalty unless one is given.
 
     Raises:
         UsageError: no such preset, or a value out of range.
     """
-    if preset not in PRESET_NAMES:
-        raise UsageError(f"there is no preset {preset!r}", f"--preset {' | '.join(PRESET_NAMES)}")
-    unknown = set(given) - {field.name for field in fields(Sampling)}
+    names = dict.fromkeys((*PRESET_NAMES, *presets))
+    if preset not in names:
+        raise UsageError(f"there is no preset {preset!r}", f"--preset {' | '.join(names)}")
+    own = presets.get(preset, {})
+    unknown = {*given, *own} - {field.name for field in fields(Sampling)}
     assert not unknown, unknown
     row = PRESETS.get((preset, thinking), PRESETS["general", thinking])
-    if given.get("temperature") == 0:
+    over = {**own, **given}
+    if over.get("temperature") == 0:
         row = replace(row, presence_penalty=0.0)
-    return replace(row, seed=seed, **given)  # type: ignore[arg-type]
+    return replace(row, seed=seed, **over)  # type: ignore[arg-type]
 
 
 class Sampler:

@@ -1,0 +1,62 @@
+"""What a shell may complete behind a flag: models, sessions, presets. Nothing slow is imported."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from qwen35cli.errors import Qwen35Error
+
+Offer = tuple[str, str]  # the word, and what a shell may show beside it
+
+
+def models(incomplete: str) -> list[Offer]:
+    """`demo`, the Hub ids in the cache, and folders with a checkpoint that begin so."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    offers = [("demo", "in the package")]
+    for folder in sorted(_matching(Path(HF_HUB_CACHE), "models--*--*")):
+        name = folder.name.removeprefix("models--").replace("--", "/", 1)
+        if any(_is_ours(each) for each in _matching(folder, "snapshots/*/config.json")):
+            offers.append((name, "in the Hugging Face cache"))
+    parent, slash, begin = incomplete.rpartition("/")
+    around = Path(parent + slash)
+    with suppress(RuntimeError):  # ~ of nobody
+        around = around.expanduser()
+    for config in sorted(_matching(around, "*/config.json")):
+        if config.parent.name.startswith(begin) and _is_ours(config):
+            offers.append((parent + slash + config.parent.name, "folder"))
+    return [offer for offer in offers if offer[0].startswith(incomplete)]
+
+
+def sessions(incomplete: str) -> list[Offer]:
+    """Names and ids of saved conversations."""
+    from .sessions import complete  # late: it imports the options
+
+    return complete(incomplete)
+
+
+def presets(incomplete: str) -> list[Offer]:
+    """The rows of the model card, and the presets of the files."""
+    from . import config, config_file, settings
+    from .options import PRESETS
+
+    offers = [(name, "of the model card") for name in PRESETS]
+    with suppress(Qwen35Error):  # while a line is typed there is no place for an error
+        for file in config_file.found(settings.named_config_file()):
+            own = file.data.get(config.PRESETS)
+            offers += [(name, str(file.path)) for name in own] if isinstance(own, dict) else []
+    return [(name, about) for name, about in dict(offers).items() if name.startswith(incomplete)]
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    with suppress(OSError):
+        return list(folder.glob(pattern))
+    return []
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether a config.json is that of a Qwen3.5."""
+    with suppress(OSError, ValueError):
+        raw = json.loads(config.read_bytes())
+        return isinstance(raw, dict) and str(raw.get("model_type", "")).startswith("qwen3_5")
+    return False
