@@ -24,7 +24,13 @@ INT4 = [kind for kind in KINDS if kind.startswith("int4")]
 
 def exact(native: Native) -> LinearOps:
     """The ops of `native` on a CPU without bf16 units, whatever this one has."""
-    return replace(native.matrices, bf16_from=10**9, widen_from=10**9)
+    return with_bf16_units(native, 10**9, 10**9)
+
+
+def with_bf16_units(native: Native, bf16_from: int, widen_from: int) -> LinearOps:
+    """The ops of `native` on a CPU whose bf16 units pay from so many tokens on."""
+    counts = dict.fromkeys((Int4, Int8, NF4), widen_from)
+    return replace(native.matrices, bf16_from=bf16_from, widen_from=counts)
 
 
 def pack(codes, bits):
@@ -215,7 +221,7 @@ def test_threads_change_no_bit(native, kind, threads):
 def test_bf16_units_are_given_widened_blocks(native, kind, poisoned, monkeypatch):
     monkeypatch.setattr("qwen35cli.kernels.cpu.linear.WIDENED_BYTES", 40_000)  # several blocks
     torch.manual_seed(0)
-    ops = replace(native.matrices, bf16_from=9, widen_from=9)
+    ops = with_bf16_units(native, 9, 9)
     for N, K in [(129, 257), (300, 512), (3, 5)]:
         x, weight = torch.randn(9, K), operand(kind, N, K)
         actual = ops.linear(x, weight)
@@ -232,12 +238,26 @@ def test_bf16_units_are_given_widened_blocks(native, kind, poisoned, monkeypatch
 
 @pytest.mark.parametrize("native", NATIVE, ids=name)
 def test_bf16_units_leave_few_tokens_to_the_integer_kernels(native):
-    weights = (operand("int4-32", 40, 64), operand("bf16", 8, 64))
-    ops = replace(native.matrices, bf16_from=9, widen_from=20)
+    kinds = ("int4-32", "bf16", "int8")
+    weights = (operand(kinds[0], 40, 64), operand(kinds[1], 8, 64), operand(kinds[2], 13, 64))
+    ops = with_bf16_units(native, 9, 20)
     x = torch.randn(10, 64)
-    results = ops.project(x, weights)
-    torch.testing.assert_close(results[0], product(x, weights[0]), **TOLERANCE["exact"])
-    torch.testing.assert_close(results[1], product(x, weights[1]), **TOLERANCE["bf16"])
+    for result, weight, form in zip(
+        ops.project(x, weights), weights, ("exact", "bf16", "exact"), strict=True
+    ):
+        torch.testing.assert_close(result, product(x, weight), **TOLERANCE[form])
+
+
+@pytest.mark.parametrize("kind", INT4)
+@pytest.mark.parametrize("native", NATIVE, ids=name)
+def test_int4_gives_a_token_the_same_bits_among_many(native, kind, poisoned):
+    """Rows of one lane, groups behind the row, and more tokens than stay in the cache at once."""
+    torch.manual_seed(0)
+    for N, K, T in [(37, 100, 9), (37, 100, 13), (70, 2_600, 150), (33, 40_000, 21)]:
+        x, weight = torch.randn(T, K), operand(kind, N, K)
+        ops = exact(native)
+        alone = torch.cat([ops.linear(x[t : t + 1], weight) for t in range(T)])
+        assert torch.equal(ops.linear(x, weight), alone)
 
 
 @pytest.mark.parametrize("native", NATIVE, ids=name)

@@ -3,6 +3,12 @@
 // 16 bytes of a row are 32 weights. Those of R rows are transposed in registers: each 32-bit lane is
 // then a row, so that four activations, broadcast, serve R rows, and sums need no folding. Unpacked
 // once, the codes meet all tokens of a chunk. The R rows lie a share of the part apart (see linear.cpp).
+//
+// Many tokens: the same sums in the same order, so the same bits. A piece of R rows is unpacked into
+// the first-level cache and meets one chunk after the other there; the tokens that it meets fit into
+// the second-level cache.
+#include <stdlib.h>
+
 #include "linear.h"
 
 namespace {
@@ -177,6 +183,90 @@ INLINE void strip(const View& m, long row, long step, const Group* x, Vec (&sums
     }
 }
 
+constexpr long PIECE = 8;                   // groups that are unpacked at once
+constexpr long NEAR_BYTES = 384 << 10;      // of activations that stay in the second-level cache
+
+struct Piece {
+    Codes codes[PIECE][8];
+    Vec scales[PIECE];
+    long count;  // groups
+
+    // Groups `first` and following of R rows from `row` on, `step` apart.
+    void read(const View& m, long row, long step, long first) {
+        const long left = m.groups - first;
+        count = left < PIECE ? left : PIECE;
+        for (long i = 0; i < count; i++) {
+            const long g = first + i;
+            const uint8_t* from = m.codes + row * m.row_bytes + 16 * g;
+            if (16 * (g + 1) <= m.row_bytes) {
+                unpack(from, step * m.row_bytes, codes[i]);
+            } else {
+                uint8_t rest[R][16] = {};  // behind the row: activations of zero
+                for (int r = 0; r < R; r++)
+                    memcpy(rest[r], from + r * step * m.row_bytes, m.row_bytes - 16 * g);
+                unpack(rest[0], 16, codes[i]);
+            }
+            bf16 scale[R];
+            for (int r = 0; r < R; r++) scale[r] = m.scale[(row + r * step) * m.scales + g / m.per_scale];
+            scales[i] = load(scale);
+        }
+    }
+
+    // Adds what it gives with T tokens.
+    template <int T>
+    void meet(const Group* x, float* sums) const {
+        Vec total[T];
+        for (int t = 0; t < T; t++) total[t] = load(sums + t * R);
+        for (long i = 0; i < count; i++, x += T)
+            for (int t = 0; t < T; t++)
+                total[t] += to_float(dot32(codes[i], x[t])) * (scales[i] * x[t].scale);
+        for (int t = 0; t < T; t++) store(sums + t * R, total[t]);
+    }
+};
+
+// R rows from `row` on, `step` apart, against the tokens `first` to `first + tokens`.
+void strip_of_many(const View& m, const Input& in, long row, long step, long first, long tokens,
+                   float* sums) {
+    memset(sums, 0, tokens * R * sizeof(float));
+    Piece piece;
+    for (long g = 0; g < m.groups; g += PIECE) {
+        piece.read(m, row, step, g);
+        for (long t = first; t < first + tokens; t += CHUNK) {
+            float* to = sums + (t - first) * R;
+            const Group* x = in.groups + t * m.groups;
+            switch (in.T - t) {
+                case 1: piece.meet<1>(x + g, to); break;
+                case 2: piece.meet<2>(x + 2 * g, to); break;
+                case 3: piece.meet<3>(x + 3 * g, to); break;
+                case 4: piece.meet<4>(x + 4 * g, to); break;
+                case 5: piece.meet<5>(x + 5 * g, to); break;
+                case 6: piece.meet<6>(x + 6 * g, to); break;
+                case 7: piece.meet<7>(x + 7 * g, to); break;
+                default: piece.meet<8>(x + 8 * g, to);
+            }
+        }
+    }
+}
+
+void rows_of_many(const View& m, const Input& in, long first, long count, float* y, long stride) {
+    const long apart = count / R, near = NEAR_BYTES / (m.groups * (long)sizeof(Group)) / CHUNK * CHUNK;
+    const long most = near > CHUNK ? near : CHUNK;
+    float* sums = (float*)malloc(most * R * sizeof(float));
+    for (long t = 0; t < in.T; t += most) {
+        const long tokens = in.T - t < most ? in.T - t : most;
+        for (long n = 0; n < apart; n++) {
+            strip_of_many(m, in, first + n, apart, t, tokens, sums);
+            for (long i = 0; i < tokens; i++)
+                for (int r = 0; r < R; r++) y[(t + i) * stride + n + r * apart] = sums[i * R + r];
+        }
+        for (long n = apart * R; n < count; n++) {
+            strip_of_many(m, in, first + n, 0, t, tokens, sums);  // one row in all lanes
+            for (long i = 0; i < tokens; i++) y[(t + i) * stride + n] = sums[i * R];
+        }
+    }
+    free(sums);
+}
+
 template <int T>
 void rows(const View& m, const Group* x, long first, long count, float* y, long stride) {
     long apart = count / R;
@@ -259,6 +349,9 @@ void int4_rows(const Matrix& m, const Input& in, long first, long count, float* 
                  (in.K + m.group - 1) / m.group,
                  m.group / GROUP,
                  groups};
+#if defined(__AVX2__)
+    if (in.T > CHUNK) return rows_of_many(view, in, first, count, y, stride);
+#endif
     for (long t = 0; t < in.T; t += CHUNK, y += CHUNK * stride) {
         const Group* x = in.groups + t * groups;
         switch (in.T - t) {

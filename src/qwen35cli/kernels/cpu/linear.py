@@ -1,6 +1,7 @@
 """Products with matrices of any kind, compiled."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -13,7 +14,12 @@ from qwen35cli.kernels.operands import FEW, NF4, Int4, Int8, Weight
 
 from .library import Foreign, Library, longs
 
-MANY: Final = 48  # tokens from which it pays to widen quantized weights for bf16 units (estimated)
+Widenable = type[Int4] | type[Int8] | type[NF4]
+NEVER: Final = sys.maxsize
+# Tokens from which it pays to widen quantized weights for bf16 units. Measured with AVX512-BF16
+# (Zen 4), where the int4 kernel is 1.7 times as fast at any number; for int4 with AMX an estimate.
+WIDEN_FROM: Final[dict[Widenable, int]] = {Int4: NEVER, Int8: 192, NF4: 144}
+WIDEN_INT4_FOR_AMX: Final = 384
 WIDENED_BYTES: Final = 4 << 20  # of bf16 weights at once: they stay in the cache until multiplied
 BF16, INT4, INT8, NF4_KIND = range(4)  # as in linear.h
 
@@ -21,6 +27,15 @@ BF16, INT4, INT8, NF4_KIND = range(4)  # as in linear.h
 def bf16_units() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware, through torch."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def widen_from() -> dict[Widenable, int]:
+    """Tokens from which torch's bf16 GEMM is faster here with quantized weights, by their kind."""
+    if not bf16_units():
+        return dict.fromkeys(WIDEN_FROM, NEVER)
+    if torch.cpu._is_amx_tile_supported():
+        return {**WIDEN_FROM, Int4: WIDEN_INT4_FOR_AMX}
+    return WIDEN_FROM
 
 
 def compiled(weight: Weight) -> bool:
@@ -56,7 +71,7 @@ class LinearOps:
 
     fork_join: int | None
     bf16_from: int  # tokens from which torch's bf16 GEMM is faster with bf16 weights
-    widen_from: int  # and with quantized ones, widened block by block
+    widen_from: Mapping[Widenable, int]  # and with quantized ones, widened block by block
     project_of: Foreign
     widen_of: Foreign
     look_up_of: Foreign
@@ -64,11 +79,10 @@ class LinearOps:
     @classmethod
     def open(cls, library: Library) -> Self:
         """The ops of one compiled variant."""
-        wide = bf16_units()
         return cls(
             fork_join=library.fork_join,
-            bf16_from=FEW + 1 if wide else sys.maxsize,
-            widen_from=MANY if wide else sys.maxsize,
+            bf16_from=FEW + 1 if bf16_units() else NEVER,
+            widen_from=widen_from(),
             project_of=library.function("project", "pi" + "plp" + "ll" + "i"),
             widen_of=library.function("widen_rows", "pi" + "plllp"),
             look_up_of=library.function("look_up_int8", "pppplll", "l"),
@@ -90,15 +104,16 @@ class LinearOps:
             return reference.project(x, weights)
         x = x.contiguous()
         T = x.numel() // x.shape[-1]
-        if self.bf16_from <= T:
-            wide = x.bfloat16()
-            return tuple(
-                self._through_bf16(wide, weight)
-                if self._wide_from(weight) <= T
-                else self._project(x, (weight,))[0]
-                for weight in weights
-            )
-        return self._project(x, weights)
+        widened = [self._wide_from(weight) <= T for weight in weights]
+        if not any(widened):
+            return self._project(x, weights)
+        wide = x.bfloat16()
+        direct = tuple(w for w, is_wide in zip(weights, widened, strict=True) if not is_wide)
+        results = iter(self._project(x, direct) if direct else ())
+        return tuple(
+            self._through_bf16(wide, weight) if is_wide else next(results)
+            for weight, is_wide in zip(weights, widened, strict=True)
+        )
 
     def project_swiglu(self, x: Tensor, gate: Weight, up: Weight) -> Tensor:
         """See `reference.project_swiglu`."""
@@ -128,7 +143,7 @@ class LinearOps:
         return out
 
     def _wide_from(self, weight: Weight) -> int:
-        return self.bf16_from if isinstance(weight, Tensor) else self.widen_from
+        return self.bf16_from if isinstance(weight, Tensor) else self.widen_from[type(weight)]
 
     def _project(
         self, x: Tensor, weights: tuple[Weight, ...], swiglu: bool = False
