@@ -478,6 +478,15 @@ def test_no_is_no(on_a_terminal, hub, said, code):
     assert not hub.gets("/resolve/")
 
 
+def test_keys_pressed_before_the_question_are_no_answer(on_a_terminal, hub):
+    child = on_a_terminal("ask", *ASK, "Hi")
+    child.send("y\ry\r")
+    child.expect_exact("[Y/n]")
+    child.send("n\r")
+    assert ended(child) == 3
+    assert not hub.gets("/resolve/")
+
+
 def test_without_input_nobody_is_asked(on_a_terminal, hub):
     child = on_a_terminal("ask", *ASK, "--no-input", "Hi")
     assert ended(child) == 3

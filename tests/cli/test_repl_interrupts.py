@@ -243,6 +243,16 @@ def test_a_window_that_is_closed_leaves_what_was_read(tmp_path):
     assert list((tmp_path / "cache").rglob("*.safetensors"))
 
 
+def test_what_is_typed_while_it_starts_is_the_first_message(tmp_path):
+    with with_demo(tmp_path, "--max-tokens", "4", "--no-think") as chat:
+        chat.sees("starting …")
+        chat.type("What can you do?\r")
+        chat.sees("stopped at 4 tokens")
+        chat.ready()
+        assert chat.raw.count("What can you do?") == 1  # in the line, not echoed before
+        assert len(saved(tmp_path)) == 1
+
+
 def test_ctrl_c_while_it_starts(tmp_path):
     with with_demo(tmp_path) as chat:
         chat.sees("starting …")

@@ -6,6 +6,7 @@ from qwen35cli.errors import UsageError
 
 from . import stdin
 from .ask import answer_once, begin_reading
+from .keyboard import typing_ahead
 from .options import Flags, Interactive, Prompt, grouped
 from .terminal import Terminal
 
@@ -46,8 +47,9 @@ def chat(
     }
     if given := [name for name, value in once.items() if value]:
         raise UsageError(f"{', '.join(given)}: for one answer, not for a chat", "qwen35 ask …")
-    terminal.status("starting …")
-    begin_reading(flags.model)
-    from . import repl  # late: it imports torch
+    with typing_ahead():
+        terminal.status("starting …")
+        begin_reading(flags.model)
+        from . import repl  # late: it imports torch
 
     repl.Repl(terminal, flags).run(prompt, piped)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qwen35cli.errors import InterruptedByUser, ModelError
 
 from . import stdin
+from .keyboard import forget_typed
 from .terminal import Terminal
 from .words import size
 
@@ -200,6 +201,7 @@ def can_ask(terminal: Terminal, *, no_input: bool = False) -> bool:
 
 def agreed(question: str, terminal: Terminal) -> bool:
     """Whether the user says yes; Enter does."""
+    forget_typed()
     terminal.say(f"{question} [Y/n]")
     with interruptible(terminal, "nothing was downloaded"):
         answer = sys.stdin.buffer.readline()

@@ -38,3 +38,9 @@ def typing_ahead() -> Iterator[None]:
             yield
     finally:
         restore()
+
+
+def forget_typed() -> None:
+    """Drop the keys that wait: they were not pressed for the question that comes."""
+    if termios is not None and sys.stdin.isatty():
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

@@ -11,6 +11,7 @@ from qwen35cli.errors import UsageError
 
 from . import stdin
 from .options import Group, switch
+from .keyboard import forget_typed
 from .terminal import Terminal
 
 
@@ -38,6 +39,7 @@ def agreed(lines: Sequence[str], freed: str, terminal: Terminal) -> bool:
             "removing is asked about on a terminal only, and not under -q",
             "-y removes without asking, --dry-run lists what would go",
         )
+    forget_typed()
     for each in lines:
         terminal.say(each)
     terminal.say(f"remove {'this' if len(lines) == 1 else f'these {len(lines)}'}, {freed}? [y/N]")
