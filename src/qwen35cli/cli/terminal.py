@@ -222,7 +222,7 @@ class Terminal:
         """Several of them, sanitised, each cut to the width of the terminal."""
         if self.quiet or not self.can_erase:
             return
-        room = max(1, self.err_columns - 3)  # of a ^C that is echoed
+        room = max(1, self.err_columns - 1)
         shown = [self._styled(_cut(line, room), "dim") for line in lines]
         start = "\n" if self._midline else ""
         self._midline = False
