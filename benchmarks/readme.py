@@ -217,6 +217,30 @@ def turns(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def bench(result: dict[str, Any]) -> str:
+    """What `qwen35 bench --json` says, with its command and commit added."""
+    lines = [
+        "| tokens | prompt, tokens/s | first token, s | decode behind it, tokens/s | bandwidth |"
+    ]
+    lines.append("|---:|---:|---:|---:|---:|")
+    prompts = {each["tokens"]: each for each in result["prefill"]}
+    for each in result["decode"]:
+        prompt = prompts.get(each["ctx"])
+        read = f"{prompt['tokens_per_s']:.1f} | {prompt['first_token_s']:.1f}" if prompt else " | "
+        speed, share = each["tokens_per_s"], each["bandwidth_share"]
+        lines.append(f"| {each['ctx']:,} | {read} | {speed:.2f} | {share:.0%} |")
+    machine = result["machine"]
+    peak, estimated = result["peak_bytes"] / 2**30, result["estimated_bytes"] / 2**30
+    lines.append(
+        f"\n{machine['device']}, {machine['threads']} threads, {machine['kernels']}, torch "
+        f"{machine['torch']}, commit {result['commit']}; {result['quant']} weights, "
+        f"{result['kv_dtype']} KV, memory read at {result['bandwidth_gb_s']:.1f} GB/s, peak "
+        f"{peak:.2f} GiB (estimated {estimated:.2f}); "
+        f"medians of {result['runs']}, `{result['command']}`."
+    )
+    return "\n".join(lines)
+
+
 def help_block(*command: str) -> str:
     """`qwen35 COMMAND --help`, the same wherever it is made: as wide as a terminal of old."""
     fixed = {"COLUMNS": "80", "PYTHONUTF8": "1"}
@@ -250,6 +274,7 @@ TABLES: dict[str, tuple[Any, ...]] = {
     "drafts": (drafts, "speculate-int4.json", "speculate-demo.json"),
     "memory": (memory, "memory-cpu.json"),
     "turns": (turns, "turns-cpu.json"),
+    "bench": (bench, "bench-avx512.json"),
     "demo": (demo, "demo.json"),
     "help": (help_block,),
     "help of ask": (partial(help_block, "ask"),),
