@@ -14,7 +14,8 @@ from qwen35cli.app import doctor as looking
 from qwen35cli.app.doctor.probe_process import Probed
 from qwen35cli.app.doctor.report import Finding, Report, Section
 from qwen35cli.cli import app, run
-from qwen35cli.cli.doctor import FENCE, OPENING, text, variables
+from qwen35cli.cli.doctor import FENCE, OPENING, text
+from qwen35cli.cli.variables import variables
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,9 +16,12 @@ from qwen35cli.text.sanitize import sanitize
 from . import settings
 from .options import (
     DEFAULT_MODEL,
+    Device,
     Group,
+    Kernels,
     KVDtype,
     Model,
+    Quant,
     Revision,
     ScreenFlags,
     contexts,
@@ -40,30 +43,10 @@ class BenchFlags(Group):
     """What is measured, and how it is told."""
 
     revision: Revision = None
-    quant: Annotated[
-        Literal["bf16", "int8", "int4", "nf4"] | None,
-        flag(
-            "Model",
-            "Weights to run; made from the bf16 ones once, and kept.",
-            "--quant",
-            default="int4; bf16 for checkpoints below 1 GiB",
-        ),
-    ] = None
+    quant: Quant = None
     kv_dtype: KVDtype = "bf16"
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        flag("Model", "Where to run; auto is the GPU, for the demo the CPU.", "--device"),
-    ] = "auto"
-    kernels: Annotated[
-        str | None,
-        flag(
-            "Model",
-            "Kernels to run: `cpu`, `triton` for a GPU, or `reference`, plain torch on any.",
-            "--kernels",
-            metavar="NAME",
-            default="those of the device",
-        ),
-    ] = None
+    device: Device = "auto"
+    kernels: Kernels = None
     yes: Annotated[
         bool,
         switch("Model", "Quantize without a terminal too, where it takes long.", "--yes", "-y"),

@@ -17,6 +17,7 @@ from qwen35cli.text.sanitize import sanitize
 from . import config, config_file, settings
 from .options import Group, ScreenFlags, flag, grouped, switch
 from .terminal import Terminal
+from .variables import variables
 
 if TYPE_CHECKING:
     from qwen35cli.app.doctor import Finding, Report
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 OPENING = "Copy the text below into your bug report."
 FENCE = "```"
 REFUSED, NAMED = "doctor.refused", "doctor.named"  # in what the flags leave behind
-OTHERS = frozenset({"QWEN35_CONFIG", "QWEN35_NO_HISTORY"})  # variables that no flag has
 WRONG = 1  # exit code where something is
 
 
@@ -111,7 +111,7 @@ def doctor(context: typer.Context, *, flags: DoctorFlags, screen: ScreenFlags) -
             config=named or settings.user_config_file(),
             hub=use_case.hub_folder(),
         ),
-        known=frozenset(variables(context.find_root().command)) | OTHERS,
+        known=frozenset(variables(context.find_root().command)).union(settings.VARIABLES),
         files=_files(named),
         refused=[use_case.Finding(*each) for each in refused(context, named)],
     )
@@ -126,15 +126,6 @@ def doctor(context: typer.Context, *, flags: DoctorFlags, screen: ScreenFlags) -
         terminal.stdout().write(text(report))
     if report.problems:
         raise typer.Exit(WRONG)
-
-
-def variables(command: Any) -> Iterator[str]:
-    """The variables that flags are read from, of a command and all below it."""
-    for parameter in command.params:
-        names = parameter.envvar or ()
-        yield from [names] if isinstance(names, str) else names
-    for other in getattr(command, "commands", {}).values():
-        yield from variables(other)
 
 
 def refused(context: typer.Context, named: Path | None) -> Iterator[tuple[str, str]]:

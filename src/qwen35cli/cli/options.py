@@ -151,6 +151,29 @@ Revision = Annotated[
 Offline = Annotated[
     bool, switch("Model", "Never use the network; what is not here is an error.", "--offline")
 ]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    flag("Model", "Where to run; auto is the GPU, for the demo the CPU.", "--device"),
+]
+Quant = Annotated[
+    Literal["bf16", "int8", "int4", "nf4"] | None,
+    flag(
+        "Model",
+        "Weights to run; made from the bf16 ones once, and kept.",
+        "--quant",
+        default="int4; bf16 for checkpoints below 1 GiB",
+    ),
+]
+Kernels = Annotated[
+    str | None,
+    flag(
+        "Model",
+        "Kernels to run: `cpu`, `triton` for a GPU, or `reference`, plain torch on any.",
+        "--kernels",
+        metavar="NAME",
+        default="those of the device",
+    ),
+]
 ImageMaxTokens = Annotated[
     int,
     flag(
@@ -277,19 +300,8 @@ class ModelFlags(Group):
     ] = DEFAULT_MODEL
     revision: Revision = None
     offline: Offline = False
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        flag("Model", "Where to run; auto is the GPU, for the demo the CPU.", "--device"),
-    ] = "auto"
-    quant: Annotated[
-        Literal["bf16", "int8", "int4", "nf4"] | None,
-        flag(
-            "Model",
-            "Weights to run; made from the bf16 ones once, and kept.",
-            "--quant",
-            default="int4; bf16 for checkpoints below 1 GiB",
-        ),
-    ] = None
+    device: Device = "auto"
+    quant: Quant = None
     yes: Annotated[
         bool,
         switch(
@@ -299,16 +311,7 @@ class ModelFlags(Group):
             "-y",
         ),
     ] = False
-    kernels: Annotated[
-        str | None,
-        flag(
-            "Model",
-            "Kernels to run: `cpu`, `triton` for a GPU, or `reference`, plain torch on any.",
-            "--kernels",
-            metavar="NAME",
-            default="those of the device",
-        ),
-    ] = None
+    kernels: Kernels = None
     ctx: Annotated[
         int | None,
         flag(
