@@ -228,7 +228,7 @@ def bench(result: dict[str, Any]) -> str:
         prompt = prompts.get(each["ctx"])
         read = f"{prompt['tokens_per_s']:.1f} | {prompt['first_token_s']:.1f}" if prompt else " | "
         speed, share = each["tokens_per_s"], each["bandwidth_share"]
-        lines.append(f"| {each['ctx']:,} | {read} | {speed:.2f} | {share:.0%} |")
+        lines.append(f"| {each['ctx']:,} tokens | {read} | {speed:.2f} | {share:.0%} |")
     machine = result["machine"]
     peak, estimated = result["peak_bytes"] / 2**30, result["estimated_bytes"] / 2**30
     lines.append(

@@ -65,7 +65,7 @@ def test_every_command_line_parses(arguments):
     group = typer.main.get_command(app)
     context = group.make_context("qwen35", [*arguments], resilient_parsing=True)
     name, command, rest = group.resolve_command(context, [*arguments])
-    command.make_context(name, rest)
+    command.make_context(name, rest, parent=context)
 
 
 def test_there_are_commands_to_parse():
