@@ -80,5 +80,5 @@ class Native:
     @property
     def description(self) -> str:
         """What runs, in one line."""
-        wide = ", torch bf16 where that is faster" if self.matrices.bf16_from < sys.maxsize else ""
+        wide = ", torch bf16" if self.matrices.bf16_from < sys.maxsize else ""
         return f"C++ {self.variant}" + wide + ("" if self.fork_join else ", one thread")
