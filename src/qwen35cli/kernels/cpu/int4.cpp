@@ -22,6 +22,27 @@ struct View {
     long groups;     // of activations in a row
 };
 
+template <int T>
+struct Tokens {
+    static constexpr int value = T;
+};
+
+// Calls `work` with the tokens of a chunk, of which so many are left, as a constant.
+template <class Work>
+INLINE void of_chunk(long left, const Work& work) {
+    static_assert(CHUNK == 8);
+    switch (left) {
+        case 1: work(Tokens<1>()); break;
+        case 2: work(Tokens<2>()); break;
+        case 3: work(Tokens<3>()); break;
+        case 4: work(Tokens<4>()); break;
+        case 5: work(Tokens<5>()); break;
+        case 6: work(Tokens<6>()); break;
+        case 7: work(Tokens<7>()); break;
+        default: work(Tokens<8>());
+    }
+}
+
 INLINE int32_t word(const uint8_t* p) {
     int32_t value;
     memcpy(&value, p, sizeof value);
@@ -140,12 +161,24 @@ INLINE void eight_scales(const bf16* p, long step, long count, bf16* to, long wi
     }
 }
 
-// One group of R rows against T tokens; weight_scale is that of each row.
+// The same of the last group, of which the rows have `bytes`; activations behind them are zero.
+INLINE void unpack_last(const uint8_t* p, long step, long bytes, Codes (&c)[8]) {
+    uint8_t rest[R][16] = {};
+    for (int r = 0; r < R; r++) memcpy(rest[r], p + r * step, bytes);
+    unpack(rest[0], 16, c);
+}
+
+// Adds what a group of R rows gives with T tokens; weight_scale is that of each row.
+template <int T>
+INLINE void add(const Codes (&c)[8], const Group* x, Vec weight_scale, Vec (&sums)[T]) {
+    for (int t = 0; t < T; t++) sums[t] += to_float(dot32(c, x[t])) * (weight_scale * x[t].scale);
+}
+
 template <int T>
 INLINE void group(const uint8_t* codes, long step, const Group* x, Vec weight_scale, Vec (&sums)[T]) {
     Codes c[8];
     unpack(codes, step, c);
-    for (int t = 0; t < T; t++) sums[t] += to_float(dot32(c, x[t])) * (weight_scale * x[t].scale);
+    add<T>(c, x, weight_scale, sums);
 }
 
 // R rows from `row` on, `step` apart, against T tokens; sums[t] holds the R outputs.
@@ -174,17 +207,16 @@ INLINE void strip(const View& m, long row, long step, const Group* x, Vec (&sums
                 if (g < whole) {
                     group<T>(codes, code_step, x, load(scales[i]), sums);
                 } else {
-                    uint8_t rest[R][16] = {};  // behind the row: activations of zero
-                    for (int r = 0; r < R; r++)
-                        memcpy(rest[r], codes + r * code_step, m.row_bytes - 16 * g);
-                    group<T>(rest[0], 16, x, load(scales[i]), sums);
+                    Codes c[8];
+                    unpack_last(codes, code_step, m.row_bytes - 16 * g, c);
+                    add<T>(c, x, load(scales[i]), sums);
                 }
         }
     }
 }
 
-constexpr long PIECE = 8;                   // groups that are unpacked at once
-constexpr long NEAR_BYTES = 384 << 10;      // of activations that stay in the second-level cache
+constexpr long PIECE = 8;               // groups that are unpacked at once
+constexpr long NEAR_BYTES = 384 << 10;  // of activations that stay in the second-level cache
 
 struct Piece {
     Codes codes[PIECE][8];
@@ -198,14 +230,10 @@ struct Piece {
         for (long i = 0; i < count; i++) {
             const long g = first + i;
             const uint8_t* from = m.codes + row * m.row_bytes + 16 * g;
-            if (16 * (g + 1) <= m.row_bytes) {
+            if (16 * (g + 1) <= m.row_bytes)
                 unpack(from, step * m.row_bytes, codes[i]);
-            } else {
-                uint8_t rest[R][16] = {};  // behind the row: activations of zero
-                for (int r = 0; r < R; r++)
-                    memcpy(rest[r], from + r * step * m.row_bytes, m.row_bytes - 16 * g);
-                unpack(rest[0], 16, codes[i]);
-            }
+            else
+                unpack_last(from, step * m.row_bytes, m.row_bytes - 16 * g, codes[i]);
             bf16 scale[R];
             for (int r = 0; r < R; r++) scale[r] = m.scale[(row + r * step) * m.scales + g / m.per_scale];
             scales[i] = load(scale);
@@ -217,9 +245,7 @@ struct Piece {
     void meet(const Group* x, float* sums) const {
         Vec total[T];
         for (int t = 0; t < T; t++) total[t] = load(sums + t * R);
-        for (long i = 0; i < count; i++, x += T)
-            for (int t = 0; t < T; t++)
-                total[t] += to_float(dot32(codes[i], x[t])) * (scales[i] * x[t].scale);
+        for (long i = 0; i < count; i++, x += T) add<T>(codes[i], x, scales[i], total);
         for (int t = 0; t < T; t++) store(sums + t * R, total[t]);
     }
 };
@@ -234,16 +260,7 @@ void strip_of_many(const View& m, const Input& in, long row, long step, long fir
         for (long t = first; t < first + tokens; t += CHUNK) {
             float* to = sums + (t - first) * R;
             const Group* x = in.groups + t * m.groups;
-            switch (in.T - t) {
-                case 1: piece.meet<1>(x + g, to); break;
-                case 2: piece.meet<2>(x + 2 * g, to); break;
-                case 3: piece.meet<3>(x + 3 * g, to); break;
-                case 4: piece.meet<4>(x + 4 * g, to); break;
-                case 5: piece.meet<5>(x + 5 * g, to); break;
-                case 6: piece.meet<6>(x + 6 * g, to); break;
-                case 7: piece.meet<7>(x + 7 * g, to); break;
-                default: piece.meet<8>(x + 8 * g, to);
-            }
+            of_chunk(in.T - t, [&](auto n) { piece.meet<n.value>(x + n.value * g, to); });
         }
     }
 }
@@ -354,15 +371,6 @@ void int4_rows(const Matrix& m, const Input& in, long first, long count, float* 
 #endif
     for (long t = 0; t < in.T; t += CHUNK, y += CHUNK * stride) {
         const Group* x = in.groups + t * groups;
-        switch (in.T - t) {
-            case 1: rows<1>(view, x, first, count, y, stride); break;
-            case 2: rows<2>(view, x, first, count, y, stride); break;
-            case 3: rows<3>(view, x, first, count, y, stride); break;
-            case 4: rows<4>(view, x, first, count, y, stride); break;
-            case 5: rows<5>(view, x, first, count, y, stride); break;
-            case 6: rows<6>(view, x, first, count, y, stride); break;
-            case 7: rows<7>(view, x, first, count, y, stride); break;
-            default: rows<8>(view, x, first, count, y, stride);
-        }
+        of_chunk(in.T - t, [&](auto n) { rows<n.value>(view, x, first, count, y, stride); });
     }
 }
