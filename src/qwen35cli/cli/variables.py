@@ -25,10 +25,8 @@ def strays(context: typer.Context) -> Iterator[tuple[str, str]]:
     unknown -= {*variables(context.command), *settings.VARIABLES}
     if not unknown:
         return
-    import difflib  # late: only to say what is wrong
+    from qwen35cli.app.unread import unread  # late: only to say what is wrong
 
     known = {*variables(context.find_root().command), *settings.VARIABLES}
     for name in sorted(unknown - known):
-        near = difflib.get_close_matches(name, known, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        yield f"nothing reads the variable {name[:60]}", f"unset {name[:60]}{meant}"
+        yield unread(name[:60], known)

@@ -1,9 +1,10 @@
 """The sections on settings that are not as built in, and on the environment."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+
+from qwen35cli.app.unread import unread
 
 from .privacy import shown_value
 from .report import DoctorOptions, Finding, Section
@@ -66,12 +67,6 @@ def variables(options: DoctorOptions) -> Section:
     problems = []
     for name in shown:
         if name.startswith(PREFIX) and options.known and name not in options.known:
-            near = difflib.get_close_matches(name, sorted(options.known), 1)
-            problems.append(
-                Finding(
-                    f"nothing reads the variable {name}",
-                    f"unset {name}" + (f"; did you mean {near[0]}?" if near else ""),
-                )
-            )
+            problems.append(Finding(*unread(name, options.known)))
     lines = list(shown.items()) or [("none", "nothing that matters is set")]
     return Section("environment", lines, {"variables": shown}, problems)
