@@ -6,6 +6,7 @@ SCRIPT.json holds {"turns": [[…], …], "ctx": N, "thinking": false}; see `tes
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,20 @@ def command(
     script = folder / "script.json"
     script.write_text(json.dumps({"turns": turns} | more))
     return [sys.executable, "-m", "tests.scripted", str(script), *arguments]
+
+
+def offered(line: str, **more: str) -> list[str]:
+    """What the whole command offers bash for a line that is not finished."""
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "qwen35cli"],
+        env=environment(_QWEN35_COMPLETE="complete_bash", **words, **more),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
 
 
 def main(script: str, *arguments: str) -> int:

@@ -16,7 +16,7 @@ from qwen35cli.app.transcript import StoredTurn
 from qwen35cli.cli import run
 from qwen35cli.cli.words import size
 from tests.hub_cache import ONE, TWO, add, contents
-from tests.scripted import PATIENCE, environment
+from tests.scripted import PATIENCE, environment, offered
 
 HOSTILE = "\x1b]52;c;aGk=\x07 \x9b2J \u202e [/b] :smile: [link=x]y\r"
 QWEN = "Qwen/Qwen3.5-4B"
@@ -425,17 +425,4 @@ def test_nothing_slow_is_imported_and_no_socket_is_opened(
 
 def test_the_shell_completes_names(hub, session, variables):
     add(hub, QWEN, DEMO)
-    done = subprocess.run(
-        [sys.executable, "-m", "qwen35cli"],
-        env=environment(
-            _QWEN35_COMPLETE="complete_bash",
-            COMP_WORDS="qwen35 rm -y ",
-            COMP_CWORD="3",
-            **variables,
-        ),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.stderr == ""
-    assert done.stdout.split() == [QWEN, "notes"]
+    assert offered("qwen35 rm -y ", **variables) == [QWEN, "notes"]

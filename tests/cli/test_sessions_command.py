@@ -19,6 +19,7 @@ from qwen35cli.cli import run
 from qwen35cli.cli.sessions import complete, nbytes
 from qwen35cli.cli.words import ago
 from tests.scripted import PATIENCE, environment
+from tests.scripted import offered as shell_offers
 
 HOSTILE = "\x1b]52;c;aGk=\x07 \x9b2J \u202e \ud800 [/b] :smile: [link=x]y\r"
 NOW = datetime.now(UTC)
@@ -455,21 +456,8 @@ def test_nothing_slow_is_imported(made, variables, arguments):
 )
 def test_the_shell_completes_names(made, folder, variables, words, offered):
     id = made(HOSTILE, name="notes")
-    line = f"qwen35 sessions {words}"
-    done = subprocess.run(
-        [sys.executable, "-m", "qwen35cli"],
-        env=environment(
-            _QWEN35_COMPLETE="complete_bash",
-            COMP_WORDS=line,
-            COMP_CWORD=str(len(line.split(" ")) - 1),
-            **variables,
-        ),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.stderr == ""
-    assert sorted(done.stdout.split()) == sorted(each.replace("ID", id) for each in offered)
+    found = shell_offers(f"qwen35 sessions {words}", **variables)
+    assert sorted(found) == sorted(each.replace("ID", id) for each in offered)
 
 
 def test_completion_is_silent_where_there_is_nothing_to_read(qwen35, folder):
