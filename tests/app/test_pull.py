@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from qwen35cli.app import fetch, pull, verify
+from qwen35cli.app import fetch, pull, stored, verify
 from qwen35cli.app.source import resolve
 from qwen35cli.checkpoint import listing, verified
 from qwen35cli.checkpoint.hub import InUse, NotInCache, Repo
@@ -412,9 +412,9 @@ def test_room_is_asked_for_first(hub, prepared, monkeypatch):
 
 
 def test_large_weights_need_room_for_int4(hub, prepared, monkeypatch):
-    monkeypatch.setattr(pull, "LARGE_BYTES", 1_000)
+    monkeypatch.setattr(stored, "SMALL_BYTES", 1_000)
     assert prepared(quant=None).quantized_bytes == round(102_400 * 0.39)
-    monkeypatch.setattr(pull, "LARGE_BYTES", 10**9)
+    monkeypatch.setattr(stored, "SMALL_BYTES", 10**9)
     assert prepared(quant=None).quantized_bytes == 0
 
 

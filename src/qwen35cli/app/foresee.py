@@ -12,9 +12,9 @@ from qwen35cli.quant.plan import recipe
 
 from .device import free_bytes
 from .estimate import Device, Estimate, Setting, planned
-from .load import DEFAULT_QUANT, LoadOptions, choose_context, rounded_context
+from .load import LoadOptions, choose_context, rounded_context
 from .prefill import CHUNK
-from .stored import SMALL_BYTES
+from .stored import default_format
 
 
 def check_fit(options: LoadOptions, device: torch.device, config: Config) -> None:
@@ -27,7 +27,7 @@ def check_fit(options: LoadOptions, device: torch.device, config: Config) -> Non
     quant = options.quant
     if quant in (None, "auto"):
         weights = 2 * sum(map(prod, sizes.parameters(config).values()))
-        quant = DEFAULT_QUANT if weights >= SMALL_BYTES else "bf16"
+        quant = default_format(weights)
     model = planned(options.model, config, recipe(quant))
     if not options.pictures:
         model = model.without_vision()

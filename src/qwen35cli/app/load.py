@@ -39,11 +39,10 @@ from .device import choose_device, free_bytes
 from .estimate import LEAST_CONTEXT, Device, Estimate, Setting, size, ways_out
 from .prefill import CHUNK
 from .source import Source, resolve
-from .stored import SMALL_BYTES
+from .stored import default_format
 
 DEFAULT_CONTEXT = 131_072
 ROUND_CONTEXT = 1.05  # a count as `1M` that is at most so much above the most means the most
-DEFAULT_QUANT: Format = "int4"
 KV_DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
 FLAGS = ("--ctx", "--kv-dtype", "--quant", "--mtp")  # of ask and chat, that change what is needed
 MOST_DRAFTS = 4
@@ -291,8 +290,7 @@ def choose_weights(
         return source
     wanted = options.quant
     if wanted == "auto":
-        large = quantize.weight_bytes(source) >= SMALL_BYTES
-        wanted = DEFAULT_QUANT if large else "bf16"
+        wanted = default_format(quantize.weight_bytes(source))
     if wanted in (None, "bf16") or options.store is None:
         return source
     folder = quantize.find(options.store, source, wanted)

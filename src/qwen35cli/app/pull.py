@@ -14,12 +14,11 @@ from qwen35cli.checkpoint.verified import Notes
 from qwen35cli.errors import ModelError
 from qwen35cli.quant.plan import Format
 
-from .pull_job import Job, decimal, kept
+from .pull_job import Job, kept
+from .stored import default_format
+from .units import size
 
 T = TypeVar("T")
-
-LARGE_BYTES = 2**30  # of weights: from here on they are quantized before they run
-DEFAULT_QUANT: Format = "int4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +94,7 @@ def _prepared(repo: Repo, options: PullOptions) -> Generator[Trouble, None, Job]
         raise missing_offline(repo.repo_id, revision, by)
     files = listing.in_order(known.file for known in notes.files.values())
     weights = sum(file.size for file in files if file.name.endswith(".safetensors"))
-    quant = options.quant or (DEFAULT_QUANT if weights >= LARGE_BYTES else "bf16")
+    quant = options.quant or default_format(weights)
     job = Job(repo, commit, branch, files, notes, remote, options.store, quant)
     lacking = job.missing  # looked at in any case: a cache that cannot be read shows here
     if remote is None:
@@ -104,13 +103,13 @@ def _prepared(repo: Repo, options: PullOptions) -> Generator[Trouble, None, Job]
             names = ", ".join(file.name for file in lacking)
             raise ModelError(
                 f"{len(lacking)} of {len(files)} files of {repo.repo_id} are missing "
-                f"({decimal(job.download_bytes)}: {names}), and {by} is set",
+                f"({size(job.download_bytes)}: {names}), and {by} is set",
                 without,
             )
         if not (notes.is_listing or _is_all(job)):
             raise ModelError(
                 f"{repo.repo_id} is in the cache in part, and {by} is set: "
-                f"{len(files)} files, of {decimal(job.nbytes)}, are there",
+                f"{len(files)} files, of {size(job.nbytes)}, are there",
                 without,
             )
     return job

@@ -11,6 +11,8 @@ from qwen35cli.checkpoint.verified import Notes
 from qwen35cli.errors import DoesNotFitError
 from qwen35cli.quant.plan import Format
 
+from .units import size
+
 SPARE = 0.1  # of what is written
 # what quantized weights take, as a share of the bf16 ones: of 4B, with vision and MTP
 SHARE: dict[Format, float] = {"bf16": 0.0, "int8": 0.54, "int4": 0.39, "nf4": 0.37}
@@ -27,8 +29,8 @@ class Room:
 
     def __str__(self) -> str:
         return (
-            f"{decimal(self.need)} on the disk of {self.place}: {self.parts}, and "
-            f"{SPARE:.0%} more; {decimal(self.free)} are free"
+            f"{size(self.need)} on the disk of {self.place}: {self.parts}, and "
+            f"{SPARE:.0%} more; {size(self.free)} are free"
         )
 
 
@@ -122,7 +124,7 @@ class Job:
                 place=parts[0][0],
                 need=round(sum(nbytes for _, nbytes, _ in parts) * (1 + SPARE)),
                 free=shutil.disk_usage(parts[0][0]).free,
-                parts=", ".join(f"{decimal(nbytes)} {what}" for _, nbytes, what in parts),
+                parts=", ".join(f"{size(nbytes)} {what}" for _, nbytes, what in parts),
             )
             for parts in by_disk.values()
         ]
@@ -138,7 +140,7 @@ class Job:
             if missing > 0:
                 without = "; --quant bf16 needs the download alone" if self.quantized_bytes else ""
                 raise DoesNotFitError(
-                    f"{self.repo.repo_id} needs {room}, {decimal(missing)} are missing",
+                    f"{self.repo.repo_id} needs {room}, {size(missing)} are missing",
                     f"make room, or HF_HUB_CACHE=DIR on another disk{without}",
                 )
 
@@ -162,8 +164,3 @@ def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def decimal(nbytes: int) -> str:
-    """Bytes for people, as downloads are counted."""
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.2f} MB"

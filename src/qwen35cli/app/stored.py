@@ -14,6 +14,11 @@ from .source import resolve
 SMALL_BYTES = 2**30  # a checkpoint below this runs as it is, and is quantized in a moment
 
 
+def default_format(nbytes: int) -> Format:
+    """What bf16 weights of so many bytes run as, where nothing else is asked for."""
+    return "int4" if nbytes >= SMALL_BYTES else "bf16"
+
+
 def model(name: str, quant: Format | None, group: int | None, revision: str | None) -> Model:
     """The checkpoint called `name`: `demo`, a folder, or a Hub id in the local cache.
 
@@ -31,7 +36,7 @@ def model(name: str, quant: Format | None, group: int | None, revision: str | No
                 "leave out --quant and --group, or name the bf16 checkpoint it was made from",
             )
         return of_checkpoint(name, checkpoint)
-    wanted = quant or ("int4" if checkpoint.nbytes >= SMALL_BYTES else "bf16")
+    wanted = quant or default_format(checkpoint.nbytes)
     return of_checkpoint(name, checkpoint, wanted, group)
 
 

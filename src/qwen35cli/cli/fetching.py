@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen35cli.errors import InterruptedByUser, ModelError
@@ -13,7 +12,7 @@ from qwen35cli.errors import InterruptedByUser, ModelError
 from . import stdin
 from .keyboard import forget_typed
 from .terminal import Terminal
-from .words import size
+from .words import home, size
 
 if TYPE_CHECKING:
     from qwen35cli.app import fetch
@@ -61,7 +60,7 @@ def carry_out(
         resumed = f", {size(there)} of it here already" if there else ""
         terminal.say(
             f"downloading {name} {job.commit[:7]}: {len(job.files)} files, {size(job.nbytes)}"
-            f"{resumed}, to {short(job.repo.cache)} (shared)"
+            f"{resumed}, to {home(job.repo.cache)} (shared)"
         )
     start, view = time.monotonic(), Progress(job, terminal)
     try:
@@ -216,12 +215,6 @@ def interruptible(terminal: Terminal, state: str) -> Iterator[None]:
     except (KeyboardInterrupt, InterruptedByUser):
         terminal.say(f"(interrupted; {state})")
         raise InterruptedByUser("interrupted") from None
-
-
-def short(path: Path) -> str:
-    """A path with the home folder as `~`."""
-    home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def _wants_bars() -> bool:

@@ -8,7 +8,7 @@ from qwen35cli.errors import ModelError
 from . import fetching, settings
 from .options import Flags
 from .terminal import Terminal
-from .words import size
+from .words import home, size
 
 if TYPE_CHECKING:
     from qwen35cli.checkpoint.hub import NotInCache
@@ -71,7 +71,7 @@ def download(
         terminal.say(f"{missing.repo_id} is not on this machine yet")
         made = f", then about {size(job.quantized_bytes)} made as {job.quant}"
         question = (
-            f"download {size(job.download_bytes)} to {fetching.short(job.repo.cache)}"
+            f"download {size(job.download_bytes)} to {home(job.repo.cache)}"
             f"{made if job.quantized_bytes else ''}?"
         )
         if not fetching.agreed(question, terminal):

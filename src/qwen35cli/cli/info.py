@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .columns import fitted
-from .ls import home, places
+from .ls import places
 from .options import DEFAULT_MODEL, Model, Revision, ScreenFlags, grouped
 from .sessions import ListFlags
 from .terminal import Terminal
-from .words import in_line, size
+from .words import home, in_line, size
 
 if TYPE_CHECKING:
     from rich.table import Table

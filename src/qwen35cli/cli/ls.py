@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,7 +11,7 @@ from .columns import GAP, fitted
 from .options import ScreenFlags, grouped
 from .sessions import ListFlags
 from .terminal import Terminal
-from .words import in_line, size
+from .words import home, in_line, size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -142,14 +141,6 @@ def _folders(found: "Inventory", items: "Sequence[Item]") -> list[str]:
     }
     folders = (roots.get(item.kind) or item.path.parent for item in items)
     return [home(folder) for folder in dict.fromkeys(folders)]
-
-
-def home(path: Path) -> str:
-    """A path for people, with `~` for the home folder."""
-    try:
-        return in_line(f"~/{path.relative_to(Path.home())}")
-    except (ValueError, RuntimeError):
-        return in_line(str(path))
 
 
 # -- for programs ----------------------------------------------------------------------------------

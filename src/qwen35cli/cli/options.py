@@ -127,15 +127,15 @@ Prompt = Annotated[
     ),
 ]
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="`demo`, a folder, or a Hub id.",
-        envvar="QWEN35_MODEL",
-        metavar="MODEL",
-        autocompletion=complete.models,
-    ),
-]
+
+def model_argument(help: str) -> Any:
+    """The argument MODEL with its variable; `help` says what it may be."""
+    return typer.Argument(
+        help=help, envvar="QWEN35_MODEL", metavar="MODEL", autocompletion=complete.models
+    )
+
+
+Model = Annotated[str, model_argument("`demo`, a folder, or a Hub id.")]
 
 Interactive = Annotated[
     bool,

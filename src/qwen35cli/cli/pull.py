@@ -8,23 +8,24 @@ import typer
 
 from qwen35cli.text.sanitize import sanitize
 
-from . import complete, fetching, settings
-from .options import DEFAULT_MODEL, Group, Offline, ScreenFlags, flag, grouped, switch
+from . import fetching, settings
+from .options import (
+    DEFAULT_MODEL,
+    Group,
+    Offline,
+    ScreenFlags,
+    flag,
+    grouped,
+    model_argument,
+    switch,
+)
 from .terminal import Terminal
 from .words import size
 
 if TYPE_CHECKING:
     from qwen35cli.app.pull_job import Job
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="A Hub id, owner/name.",
-        envvar="QWEN35_MODEL",
-        metavar="MODEL",
-        autocompletion=complete.models,
-    ),
-]
+Model = Annotated[str, model_argument("A Hub id, owner/name.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

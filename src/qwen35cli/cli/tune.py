@@ -8,22 +8,14 @@ import typer
 
 from qwen35cli.errors import InterruptedByUser
 
-from . import complete, settings
-from .options import DEFAULT_MODEL, ScreenFlags, TuneFlags, grouped
+from . import settings
+from .options import DEFAULT_MODEL, ScreenFlags, TuneFlags, grouped, model_argument
 from .terminal import Terminal
 
 if TYPE_CHECKING:
     from qwen35cli.app.tune import Choice, Job
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="A size such as 4B, `demo`, a folder, or a Hub id.",
-        envvar="QWEN35_MODEL",
-        metavar="MODEL",
-        autocompletion=complete.models,
-    ),
-]
+Model = Annotated[str, model_argument("A size such as 4B, `demo`, a folder, or a Hub id.")]
 
 
 @grouped

@@ -10,8 +10,8 @@ import typer
 
 from qwen35cli.errors import InterruptedByUser, ModelError
 
-from . import complete, settings
-from .options import DEFAULT_MODEL, Group, Revision, ScreenFlags, grouped, switch
+from . import settings
+from .options import DEFAULT_MODEL, Group, Revision, ScreenFlags, grouped, model_argument, switch
 from .terminal import Terminal
 from .words import in_line, size
 
@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.1
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="A Hub id, or a folder that quantize wrote.",
-        envvar="QWEN35_MODEL",
-        metavar="MODEL",
-        autocompletion=complete.models,
-    ),
-]
+Model = Annotated[str, model_argument("A Hub id, or a folder that quantize wrote.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

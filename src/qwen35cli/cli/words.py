@@ -1,18 +1,13 @@
 """Sizes, ages and foreign text, as they may stand in a line."""
 
 from datetime import datetime
+from pathlib import Path
 
+from qwen35cli.app.units import size as size
 from qwen35cli.text.sanitize import sanitize
 
 AGES = ((60, "min"), (3600, "h"), (86400, "d"))  # seconds, and what they are called
 OLD_S = 30 * 86400  # from here on a date says more
-
-
-def size(count: int) -> str:
-    """Bytes for people, in decimal units, as files are listed."""
-    if count >= 1e8:
-        return f"{count / 1e9:.2f} GB"
-    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count:,} bytes"
 
 
 def ago(then: datetime, now: datetime) -> str:
@@ -29,3 +24,11 @@ def ago(then: datetime, now: datetime) -> str:
 def in_line(text: str) -> str:
     """Text of others as it may stand in a line."""
     return " ".join(sanitize(text).split())
+
+
+def home(path: Path) -> str:
+    """A path for people, with `~` for the home folder."""
+    try:
+        return in_line(f"~/{path.relative_to(Path.home())}")
+    except (ValueError, RuntimeError):
+        return in_line(str(path))

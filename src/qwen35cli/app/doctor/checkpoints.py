@@ -68,19 +68,17 @@ def _state(item: Any, hub: Path) -> tuple[str, bool | None, str]:
     from qwen35cli.checkpoint import verified  # late: as the list
     from qwen35cli.checkpoint.hub import Repo
 
-    repo = commit = None
     if item.kind == "checkpoint":
-        repo, commit = Repo(item.snapshot.repo, hub), item.snapshot.commit
         try:
-            verified.check(repo, commit)
+            verified.check(Repo(item.snapshot.repo, hub), item.snapshot.commit)
         except Qwen35Error as error:
             return error.message, False, error.hint
     if item.fault:
         return item.fault, False, ""
     if item.pid is not None:
         return "being written", None, ""
-    if repo is not None and commit is not None:
-        if verified.is_verified(repo, commit):
+    if item.kind == "checkpoint":
+        if item.snapshot.is_verified:
             return "verified", True, ""
         return f"whole, not verified yet (qwen35 verify {item.name})", None, ""
     if item.kind == "quantized":
