@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, TypeGuard, get_origin
 
 import typer
 
+from qwen35cli.checkpoint.pinned import DEFAULT_REPO
+
 from . import complete, config
 from .variables import PREFIX, strays
 
-DEFAULT_MODEL = "Qwen/Qwen3.5-4B"
+DEFAULT_MODEL = DEFAULT_REPO
 UNITS = {"k": 2**10, "m": 2**20}
 OF_PRESET = "the preset's"
 PRESETS = ("general", "coding", "reasoning")  # of the model card; files may define more

@@ -1,15 +1,14 @@
 """The section on checkpoints: what can be run, and what of it is damaged or half made."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from qwen35cli.app.estimate import size
+from qwen35cli.checkpoint.pinned import DEFAULT_REPO
 from qwen35cli.errors import Qwen35Error
 
 from .patience import PATIENCE, within
 from .report import Finding, Places, Section
-
-DEFAULT_MODEL: Final = "Qwen/Qwen3.5-4B"
 
 
 def section(places: Places, *, told: bool = False) -> Section:
@@ -59,7 +58,7 @@ def section(places: Places, *, told: bool = False) -> Section:
             (notes if item.kind == "unfinished" else problems).append(finding)
     if not any(item.kind in ("checkpoint", "quantized") for item in found.items):
         lines.append(("others", "none"))
-        notes.append(Finding("no checkpoint but the demo is here", f"qwen35 pull {DEFAULT_MODEL}"))
+        notes.append(Finding("no checkpoint but the demo is here", f"qwen35 pull {DEFAULT_REPO}"))
     return Section("checkpoints", lines, {"items": facts}, problems, notes)
 
 

@@ -139,18 +139,9 @@ def _kernels(device: "torch.device", backend: str | None, cache: Path) -> None:
 
 def _variants() -> dict[str, Any]:
     """Of the compiled kernels: which there are, which this CPU runs, best first."""
-    import torch
+    from qwen35cli.kernels.cpu.native import built, suitable
 
-    from qwen35cli.kernels.cpu.native import NEEDED, VARIANTS, built
-
-    capability = torch.backends.cpu.get_cpu_capability()
-    has = torch.cpu.get_capabilities()
-    suitable = [
-        variant
-        for variant in VARIANTS.get(capability, ("portable",))
-        if variant not in NEEDED or has.get(NEEDED[variant])
-    ]
-    return {"suitable": suitable, "built": list(built())}
+    return {"suitable": suitable(), "built": list(built())}
 
 
 if __name__ == "__main__":

@@ -25,16 +25,20 @@ VARIANTS: Final = {
 NEEDED: Final = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni"}
 
 
+def suitable() -> list[str]:
+    """The variants that this CPU runs, best first, built or not."""
+    has = torch.cpu.get_capabilities()
+    return [
+        variant
+        for variant in VARIANTS.get(torch.backends.cpu.get_cpu_capability(), ("portable",))
+        if variant not in NEEDED or has.get(NEEDED[variant])
+    ]
+
+
 def built() -> dict[str, Path]:
     """The variants that were built and that this CPU runs, best first, and their files."""
-    variants = VARIANTS.get(torch.backends.cpu.get_cpu_capability(), ("portable",))
-    has = torch.cpu.get_capabilities()
     folder, suffix = Path(__file__).parent, EXTENSION_SUFFIXES[0]
-    files = {
-        variant: folder / f"_{variant}{suffix}"
-        for variant in variants
-        if variant not in NEEDED or has.get(NEEDED[variant])
-    }
+    files = {variant: folder / f"_{variant}{suffix}" for variant in suitable()}
     return {variant: path for variant, path in files.items() if path.exists()}
 
 
