@@ -372,7 +372,7 @@ def test_a_small_checkpoint_runs_as_it_is(options, quant):
 
 
 def test_a_large_one_is_quantized_by_default(options, monkeypatch):
-    monkeypatch.setattr("qwen35cli.app.load.SMALL_BYTES", 1_000)
+    monkeypatch.setattr("qwen35cli.app.stored.SMALL_BYTES", 1_000)
     opened, made = options
     assert opened(quant="auto").checkpoint.format == "int4"
     assert opened(quant="bf16").checkpoint.format == "bf16"

@@ -9,7 +9,7 @@ import sys
 import pexpect
 import pytest
 
-from qwen35cli.app import load, quantize
+from qwen35cli.app import quantize, stored
 from qwen35cli.checkpoint.manifest import verify
 from qwen35cli.cli import making, run
 from tests.scripted import PATIENCE, environment
@@ -218,7 +218,7 @@ def test_int8_keys_and_values(qwen35):
 
 
 def test_a_large_checkpoint_is_not_quantized_unasked(qwen35, monkeypatch):
-    for module in (load, making):
+    for module in (stored, making):
         monkeypatch.setattr(module, "SMALL_BYTES", 1_000)
     code, out, err = qwen35(*QUESTION)
     assert (code, out) == (2, "")
