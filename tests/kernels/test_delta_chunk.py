@@ -253,3 +253,18 @@ def test_layer_at_full_size(T, poisoned):
     assert distance(actual, expected.flatten(2)) < 5e-3
     assert distance(state, after) < 1e-3
     assert torch.equal(rows.float(), last)
+
+
+@pytest.mark.parametrize(
+    ("kib", "dtype", "expected"),
+    [
+        (227, torch.bfloat16, 3),  # H200
+        (163, torch.bfloat16, 2),  # A100
+        (99, torch.bfloat16, 1),  # RTX 30 to 50
+        (227, torch.float32, 1),
+    ],
+)
+def test_chunks_in_flight_are_those_that_shared_memory_has_room_for(kib, dtype, expected):
+    from qwen35cli.kernels.triton import delta_chunk
+
+    assert delta_chunk.stages(dtype, kib * 1_024) == expected

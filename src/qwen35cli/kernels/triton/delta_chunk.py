@@ -173,10 +173,14 @@ def _through_chunks(
 
 
 def _stages(q: Tensor) -> int:
-    """Chunks in flight in `_carry`: 3 take 218 KiB of shared memory, 2 take 149, 1 takes 80."""
-    if q.device.type != "cuda" or q.dtype != torch.bfloat16:
+    return stages(q.dtype, _shared_memory(q.device.index)) if q.device.type == "cuda" else 1
+
+
+def stages(dtype: torch.dtype, room: int) -> int:
+    """Chunks in flight in `_carry`, by the bytes of shared memory that a program may have: 3 take
+    218 KiB, 2 take 149, 1 takes 80."""
+    if dtype != torch.bfloat16:
         return 1
-    room = _shared_memory(q.device.index)
     return 3 if room >= 220 * 1024 else 2 if room >= 150 * 1024 else 1
 
 
@@ -431,20 +435,18 @@ def _solve(
     place = tl.arange(0, CHUNK)
     beta = tl.load(factors_ptr + unit * 5 * CHUNK + 3 * CHUNK + place)
 
-    # Blocks of 16 on the diagonal, all at once: a thread solves for a column i of its block, from
-    # the top; the lines j are in its registers.
-    i, j = place[:, None], tl.arange(0, 16)[None, :]
-    first = i // 16 * 16
-    solved = tl.zeros((CHUNK, 16), dtype=tl.float32)
-    for line in tl.static_range(16):
-        at = system_ptr + (first + j) * CHUNK + first + line
-        above = tl.sum(tl.load(at, mask=j < line, other=0.0) * solved, axis=1)
-        value = tl.where(i % 16 == line, 1.0, 0.0) - above[:, None]
-        solved = tl.where(j == line, value, solved)
+    # Blocks of 16 on the diagonal, all at once: a thread solves for a column of its block, from the
+    # top. Lines are tensors of their own, so that each thread has all lines of its column.
+    first_ptr = system_ptr + place // 16 * (16 * CHUNK + 16)
+    solved = (tl.where(place % 16 == 0, 1.0, 0.0),)
+    for line in tl.static_range(1, 16):
+        value = tl.where(place % 16 == line, 1.0, 0.0)
+        for above in tl.static_range(line):
+            value -= tl.load(first_ptr + above * CHUNK + line) * solved[above]
+        solved = solved + (value,)
     tl.debug_barrier()
-    for line in tl.static_range(16):  # one by one: a store of all would move the lines apart
-        value = tl.sum(tl.where(j == line, solved, 0.0), axis=1)
-        tl.store(system_ptr + (place // 16 * 16 + line) * CHUNK + place, value)
+    for line in tl.static_range(16):
+        tl.store(system_ptr + (place // 16 * 16 + line) * CHUNK + place, solved[line])
     tl.debug_barrier()
     if CHUNK >= 32:
         _merge(system_ptr, 16, CHUNK)
