@@ -97,37 +97,48 @@ def nibbles(words, magic, shift: tl.constexpr):
 
 
 @triton.jit
-def constant(word, S: tl.constexpr):
-    """A tile of two bfloat16; `word` is an argument of the kernel, so that the compiler gives it
-    the layout of `spread`."""
-    return spread(tl.full((S, 16, 16), word, dtype=tl.int32))
+def constant(words, magic, word):
+    """A tile of two bfloat16, `word`, made of codes as `nibbles` makes its own, so that it gets the
+    same layout: the compiler cannot know that nothing is left of them.
+    """
+    return spread((words & (magic & 0x000F000F)) | word)
+
+
+@triton.jit
+def lanes(S: tl.constexpr):
+    """Of all lanes their warp, and r and c of 4 r + c: three of (32 S,).
+
+    What they read is a tensor of two dimensions with theirs first, so that there is one way to deal
+    it out, in every version of Triton.
+    """
+    lane = tl.arange(0, 32 * S)
+    return lane // 32, lane // 4 % 8, lane % 4
 
 
 @triton.jit
 def inputs(
     x_ptr, piece, K, T: tl.constexpr, S: tl.constexpr, SHARE: tl.constexpr, STRIDE: tl.constexpr
 ):
-    """Pointers to the activations of a warp's first step, (4, 8, S, 8): lane c reads 8 of them at
-    `STRIDE` c. For tokens past T the last one is read again, which costs nothing.
+    """Pointers to the activations of a warp's first step, (32 S, 8): lane 4 t + c reads 8 of token
+    t at `STRIDE` c. For tokens past T the last one is read again, which costs nothing.
     """
-    c = tl.arange(0, 4)[:, None, None, None]
-    tokens = tl.minimum(tl.arange(0, 8), T - 1)[None, :, None, None]
-    warps = (piece * S + tl.arange(0, S))[None, None, :, None]
-    columns = warps * SHARE + c * STRIDE + tl.arange(0, 8)[None, None, None, :]
-    return x_ptr + tokens * K + columns
+    warp, t, c = lanes(S)
+    columns = (piece * S + warp) * SHARE + c * STRIDE
+    where = tl.minimum(t, T - 1) * K + columns
+    return x_ptr + where[:, None] + tl.arange(0, 8)[None, :]
 
 
 @triton.jit
 def by_halves(x, S: tl.constexpr):
-    """Activations of `inputs` for int4 and bf16: (4, 8, S, 8) -> (S, 32, 8)."""
-    x = tl.permute(tl.reshape(x, (4, 8, S, 2, 2, 2)), (2, 4, 0, 3, 5, 1))
+    """Activations of `inputs` for int4 and bf16: (32 S, 8) -> (S, 32, 8)."""
+    x = tl.permute(tl.reshape(x, (S, 8, 4, 2, 2, 2)), (0, 4, 2, 3, 5, 1))
     return tl.reshape(x, (S, 32, 8))
 
 
 @triton.jit
 def by_bytes(x, S: tl.constexpr):
     """Activations of `inputs` for int8, whose pairs are bytes 0 and 2, 1 and 3 of a word."""
-    x = tl.permute(tl.reshape(x, (4, 8, S, 2, 2, 2)), (2, 5, 0, 3, 4, 1))
+    x = tl.permute(tl.reshape(x, (S, 8, 4, 2, 2, 2)), (0, 5, 2, 3, 4, 1))
     return tl.reshape(x, (S, 32, 8))
 
 
@@ -221,8 +232,8 @@ def int4_part(part, block, GROUP: tl.constexpr, step: tl.constexpr):
 @triton.jit
 def int4_words(block, S: tl.constexpr):
     """Words of a block as a tile: (S, 16, 16), rows: half, r; words: v1, c, v0."""
-    words = tl.reshape(tl.join(block[0], block[1]), (8, 4, S, 2, 2, 2))
-    return tl.reshape(tl.permute(words, (2, 5, 0, 3, 1, 4)), (S, 16, 16))
+    words = tl.reshape(tl.join(block[0], block[1]), (S, 8, 4, 2, 2, 2))
+    return tl.reshape(tl.permute(words, (0, 5, 1, 3, 2, 4)), (S, 16, 16))
 
 
 @triton.jit
@@ -251,13 +262,13 @@ def int4_tiles(
     BLOCKS: tl.constexpr = SHARE // 128
     SCALES: tl.constexpr = 16 if GROUP == 128 else 16 * 64 // GROUP
     start = (piece * S + tl.arange(0, S)) * BLOCKS
-    lanes = tl.arange(0, 32)[:, None, None] * 4 + tl.arange(0, 4)[None, None, :]
-    where = start[None, :, None] * 256 + lanes  # (32, S, 4)
+    warp, r, c = lanes(S)
+    where = (piece * S + warp) * (BLOCKS * 256) + (4 * r + c) * 4
+    where = where[:, None] + tl.arange(0, 4)[None, :]  # (32 S, 4)
     scale_where = start[:, None] * SCALES + tl.arange(0, 16)[None, :]
     a_ptrs, a_scales = first_ptr + where, first_scale_ptr + scale_where
     b_ptrs, b_scales = second_ptr + where, second_scale_ptr + scale_where
     x_ptrs = inputs(x_ptr, piece, K, T, S, SHARE, 8)
-    minus = constant(minus136, S)
     nothing = tl.zeros((S, 16, 8), dtype=tl.float32)
     first, second = nothing, nothing
     factor = tl.full((S, 1, 8), 1.0, dtype=tl.float32)
@@ -265,6 +276,7 @@ def int4_tiles(
     b = a
     if TILES == 2:
         b = int4_chunk(b_ptrs, b_scales, 0, AHEAD, GROUP)
+    minus = constant(int4_words(a[0], S), magic, minus136)
     wait(PDL)
     squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
@@ -297,7 +309,7 @@ def int4_tiles(
 
 @triton.jit
 def int8_block(ptrs, block, K: tl.constexpr):
-    """What 64 inputs of a tile take: words of both halves, (4, 8, S, 4) each."""
+    """What 64 inputs of a tile take: words of both halves, (32 S, 4) each."""
     top = tl.load(ptrs + block * 16, eviction_policy=ONCE)
     return top, tl.load(ptrs + block * 16 + 2 * K, eviction_policy=ONCE)
 
@@ -305,8 +317,8 @@ def int8_block(ptrs, block, K: tl.constexpr):
 @triton.jit
 def int8_pairs(block, step: tl.constexpr, S: tl.constexpr):
     """Words of 32 of them, each with itself a byte down, in the order of `by_bytes`."""
-    words = tl.reshape(tl.join(block[0], block[1]), (4, 8, S, 2, 2, 2))  # c r S step v half
-    first, second = tl.split(tl.permute(words, (2, 5, 1, 0, 4, 3)))  # S, half, r, c, v
+    words = tl.reshape(tl.join(block[0], block[1]), (S, 8, 4, 2, 2, 2))  # S r c step v half
+    first, second = tl.split(tl.permute(words, (0, 5, 1, 2, 4, 3)))  # S half r c v
     words = first if step == 0 else second
     words = tl.permute(tl.join(words, words >> 8), (0, 1, 2, 5, 3, 4))
     return tl.reshape(words, (S, 16, 16))
@@ -332,10 +344,9 @@ def int8_tiles(
     """The same of 8-bit codes, K / 4 words a row, as they lie in the file; a block has 64."""
     SHARE: tl.constexpr = K // (S * SPLIT)
     BLOCKS: tl.constexpr = SHARE // 64
-    rows = tl.arange(0, 8)[None, :, None, None] * (K // 4)
-    c = tl.arange(0, 4)[:, None, None, None] * 4
-    warps = (piece * S + tl.arange(0, S))[None, None, :, None] * (SHARE // 4)
-    where = rows + c + warps + tl.arange(0, 4)[None, None, None, :]  # (4, 8, S, 4)
+    warp, r, c = lanes(S)
+    where = r * (K // 4) + (piece * S + warp) * (SHARE // 4) + c * 4
+    where = where[:, None] + tl.arange(0, 4)[None, :]  # (32 S, 4)
     a_ptrs, b_ptrs = first_ptr + where, second_ptr + where
     scales = tl.arange(0, 16)[None, :] + tl.zeros((S, 1), dtype=tl.int32)
     a_scale = tl.load(first_scale_ptr + scales).to(tl.float32)[:, :, None]
@@ -343,13 +354,13 @@ def int8_tiles(
     if TILES == 2:
         b_scale = tl.load(second_scale_ptr + scales).to(tl.float32)[:, :, None]
     x_ptrs = inputs(x_ptr, piece, K, T, S, SHARE, 16)
-    minus = constant(minus128, S)
     nothing = tl.zeros((S, 16, 8), dtype=tl.float32)
     first, second = nothing, nothing
     a = int8_chunk(a_ptrs, 0, AHEAD, K)
     b = a
     if TILES == 2:
         b = int8_chunk(b_ptrs, 0, AHEAD, K)
+    minus = constant(int8_pairs(a[0], 0, S), magic, minus128)
     wait(PDL)
     squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
@@ -396,16 +407,16 @@ def int8_tiles(
 
 @triton.jit
 def plain_block(ptrs, block, K: tl.constexpr):
-    """What 32 inputs of a tile take: weights of both halves, (4, 8, S, 8) each."""
-    top = tl.load(ptrs + block * 32, eviction_policy=ONCE)
-    return top, tl.load(ptrs + block * 32 + 8 * K, eviction_policy=ONCE)
+    """What 32 inputs of a tile take: words of both halves, (32 S, 4) each."""
+    top = tl.load(ptrs + block * 16, eviction_policy=ONCE)
+    return top, tl.load(ptrs + block * 16 + 4 * K, eviction_policy=ONCE)
 
 
 @triton.jit
 def plain_weight(block, S: tl.constexpr):
     """The same as a tile: (S, 16, 32)."""
-    weight = tl.reshape(tl.join(block[0], block[1]), (4, 8, S, 2, 2, 2, 2))  # c r S v0 v1 l half
-    return tl.reshape(tl.permute(weight, (2, 6, 1, 4, 0, 3, 5)), (S, 16, 32))
+    words = tl.reshape(tl.join(block[0], block[1]), (S, 8, 4, 2, 2, 2))  # S r c v0 v1 half
+    return spread(tl.reshape(tl.permute(words, (0, 5, 1, 4, 2, 3)), (S, 16, 16)))
 
 
 @triton.jit
@@ -427,11 +438,11 @@ def plain_tiles(
     """The same of bf16 rows of K; a block has 32."""
     SHARE: tl.constexpr = K // (S * SPLIT)
     BLOCKS: tl.constexpr = SHARE // 32
-    rows = tl.arange(0, 8)[None, :, None, None] * K
-    c = tl.arange(0, 4)[:, None, None, None] * 8
-    warps = (piece * S + tl.arange(0, S))[None, None, :, None] * SHARE
-    where = rows + c + warps + tl.arange(0, 8)[None, None, None, :]  # (4, 8, S, 8)
-    a_ptrs, b_ptrs = first_ptr + where, second_ptr + where
+    warp, r, c = lanes(S)
+    where = r * (K // 2) + (piece * S + warp) * (SHARE // 2) + c * 4
+    where = where[:, None] + tl.arange(0, 4)[None, :]  # (32 S, 4)
+    a_ptrs = first_ptr.to(tl.pointer_type(tl.int32)) + where  # two weights in a word
+    b_ptrs = second_ptr.to(tl.pointer_type(tl.int32)) + where
     x_ptrs = inputs(x_ptr, piece, K, T, S, SHARE, 8)
     nothing = tl.zeros((S, 16, 8), dtype=tl.float32)
     first, second = nothing, nothing
