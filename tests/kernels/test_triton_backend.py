@@ -1,6 +1,7 @@
 """Where the Triton kernels refuse to run, where they keep what they compile, and why a model is
 decoded op by op."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -180,3 +181,17 @@ def test_one_that_does_not_is_not_and_says_why(format, text, reason):
     found = steps(format, **text)
     assert isinstance(found, NoSteps)
     assert reason in found.reason
+
+
+@pytest.mark.parametrize(("said", "fused"), [(None, True), ("0", False), ("1", True)])
+def test_products_are_fused_with_sums_unless_the_user_says_otherwise(said, fused, monkeypatch):
+    import triton as package
+
+    monkeypatch.delenv("TRITON_DEFAULT_FP_FUSION", raising=False)
+    if said is not None:
+        monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", said)
+    with package.knobs.language.scope():
+        package.knobs.language.reset()
+        triton.fuse()
+        assert package.knobs.language.default_fp_fusion is fused
+        assert os.environ["TRITON_DEFAULT_FP_FUSION"] in ("1", said)  # 3.9 warns where it is unset

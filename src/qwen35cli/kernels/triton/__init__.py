@@ -1,5 +1,6 @@
 """Kernels for NVIDIA GPUs in Triton: no compiler of CUDA at the user's side, none of C++."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -46,8 +47,20 @@ def require(device: torch.device, cache: Path | None = None) -> None:
         )
     if cache is not None:
         keep_compiled(cache, device)
+    fuse()
     with compile_errors():
         triton.runtime.driver.active.get_current_target()
+
+
+def fuse() -> None:
+    """Let products and sums be one instruction, unless TRITON_DEFAULT_FP_FUSION says otherwise.
+
+    Triton up to 3.8 does so by itself, 3.9 warns where nobody says so, and 3.10 will not.
+    """
+    import triton
+
+    if "TRITON_DEFAULT_FP_FUSION" not in os.environ:
+        triton.knobs.language.default_fp_fusion = True
 
 
 def keep_compiled(folder: Path, device: torch.device) -> None:
