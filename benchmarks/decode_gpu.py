@@ -382,10 +382,10 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
     only = set(options.only)
     shapes: list[tuple[Mapping[str, Any], list[str], bool]] = []
     if only & set(OF_FORMATS):
-        shapes.append((_few_layers(work.raw), options.formats, bool(only & {"prefill", "logits"})))
+        shapes.append((few_layers(work.raw), options.formats, bool(only & {"prefill", "logits"})))
     if "demo" in only:
         raw = json.loads((DEMO / "config.json").read_text())
-        shapes.append((_few_layers(raw), ["int4", "int8", "bf16"], True))
+        shapes.append((few_layers(raw), ["int4", "int8", "bf16"], True))
     for raw, formats, long in shapes:
         for format in formats:
             try:
@@ -394,7 +394,7 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
                 traceback.print_exc()
 
 
-def _few_layers(raw: Mapping[str, Any]) -> dict[str, Any]:
+def few_layers(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A model of the same launches with one attention layer."""
     raw = deepcopy(dict(raw))
     text = raw["text_config"]

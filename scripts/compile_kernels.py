@@ -1,0 +1,198 @@
+"""Compile the GPU kernels for cards that are not here: `python -m scripts.compile_kernels`.
+
+    --arch 80 86 89 90 100 120   compute capabilities
+    --formats int4 int8 bf16     recipes
+    --tokens 1 2 4 8             of a decode step
+    --keep DIR                   leave PTX and SASS of each kernel there, to be read
+
+Runs decode steps and a prompt of the 4B's shapes on the CPU with Triton's launcher replaced: each
+kernel is compiled as it would be launched, by the assembler that comes with Triton, and not run.
+Shows registers, stack and shared memory, and ends with 1 where a kernel does not compile, needs
+more shared memory than a program can have on such a card, keeps much of its numbers on the stack,
+or, of a product of a step, hands its operands from thread to thread through shared memory: whether
+they come into the right registers by themselves is up to the version of Triton.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+os.environ.pop("TRITON_INTERPRET", None)  # before Triton is imported
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from benchmarks.decode_gpu import few_layers
+from benchmarks.make_checkpoint import CONFIG_4B
+from benchmarks.random_model import empty_model
+from qwen35cli.engine.runner import Prompt, Runner
+from qwen35cli.kernels import BACKENDS
+from qwen35cli.kernels.triton import attend_step, delta_chunk, fuse, launches, step
+from qwen35cli.kernels.triton.sample import Draws
+from qwen35cli.model.qwen35 import Qwen35
+from qwen35cli.quant.swap import prepare
+
+CPU: Final = torch.device("cpu")
+KIB: Final = 1_024
+SHARED: Final = {80: 163 * KIB, 86: 99 * KIB, 89: 99 * KIB, 90: 227 * KIB, 100: 227 * KIB,
+                 120: 99 * KIB}  # fmt: skip  # bytes of a program, CUDA C++ Programming Guide
+PROCESSORS: Final = {80: 108, 86: 82, 89: 128, 90: 132, 100: 148, 120: 170}
+MOST_STACK: Final = 256  # bytes of a thread; the sine of a large angle takes 32
+PRODUCTS: Final = ("_project", "_swiglu", "_add")  # of a step
+MOST_STORES: Final = 80  # to shared memory, in the code of a product: for its sums
+TOOL: Final = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
+class Card:
+    """Takes the place of Triton's driver: a GPU that can be compiled for and not run on."""
+
+    def __init__(self, arch: int) -> None:
+        self.arch = arch
+
+    def get_current_device(self) -> int:
+        return self.arch
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.arch, 32)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel as one of its launches wants it."""
+
+    name: str
+    where: str  # the first launch that wants it
+    kernel: Any  # triton.compiler.CompiledKernel, or what was raised
+
+
+def compile_all(arch: int, formats: list[str], tokens: list[int]) -> Iterator[Compiled]:
+    """All kernels of a prompt and of steps, each once."""
+    fuse()
+    driver.set_active(Card(arch))
+    found: list[Compiled] = []
+    known: set[str] = set()
+    where = ""
+    run = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        try:
+            kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+        except Exception as error:
+            found.append(Compiled(self.fn.__name__, where, error))
+            return
+        if kernel.hash not in known:
+            known.add(kernel.hash)
+            found.append(Compiled(self.fn.__name__, where, kernel))
+
+    JITFunction.run = compile_only
+    try:
+        delta_chunk._stages = lambda q: delta_chunk.stages(q.dtype, SHARED[arch])
+        launches.architecture = lambda device: f"sm_{arch}"
+        Qwen35.activation_dtype = property(lambda self: torch.bfloat16)
+        for format in formats:
+            model = _model(format)
+            for dtype in (torch.bfloat16, torch.int8):
+                runner = Runner(model, capacity=512, kv_dtype=dtype)
+                where = f"{format}, prompt"
+                list(runner.prefill(Prompt((1,) * 64)))
+                assert runner.stepper is not None
+                made = runner.stepper._step
+                assert isinstance(made, step.TritonStep)
+                config = model.config.text
+                made.attend_room = attend_step.room_of(
+                    CPU, config.num_attention_heads, config.num_key_value_heads, config.head_dim,
+                    8, attend_step.RESIDENT * PROCESSORS[arch] // config.num_key_value_heads,
+                )  # fmt: skip
+                for count in tokens:
+                    where = f"{format}, kv {str(dtype).removeprefix('torch.')}, {count} tokens"
+                    logits = made(runner.stepper.control, count)
+                Draws(CPU, config.vocab_size, config.vocab_size - 243, 4_096, 16)(
+                    logits[0], runner.stepper.control, 1
+                )
+                yield from found
+                found.clear()
+    finally:
+        JITFunction.run = run
+
+
+def _model(format: str) -> Qwen35:
+    """One of each kind of layer in the shapes of the 4B; its numbers do not matter."""
+    model = empty_model(few_layers(CONFIG_4B), format, BACKENDS["triton"](CPU, {}))
+    model.to_empty(device=CPU)
+    model.requires_grad_(False)
+    prepare(model)
+    return model
+
+
+def usage(cubin: bytes) -> tuple[int, int, str]:
+    """Registers and bytes of stack of a thread, and SASS."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text, sass = (
+            subprocess.run([TOOL, flag, file.name], capture_output=True, text=True, check=True)
+            for flag in ("-res-usage", "-sass")
+        )
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text.stdout)
+    assert found is not None, text.stdout
+    return int(found[1]), int(found[2]), sass.stdout
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", type=int, nargs="+", choices=SHARED, default=list(SHARED))
+    parser.add_argument("--formats", nargs="+", default=["int4", "int8", "bf16"])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    torch.set_grad_enabled(False)
+    faults = 0
+    for arch in options.arch:
+        for number, each in enumerate(compile_all(arch, options.formats, options.tokens)):
+            line = f"sm_{arch} {each.name:14s} {each.where:28s}"
+            if isinstance(each.kernel, Exception):
+                faults += 1
+                print(f"{line} FAILED: {type(each.kernel).__name__}: {each.kernel}", flush=True)
+                continue
+            registers, stack, sass = usage(each.kernel.asm["cubin"])
+            stores = len(re.findall(r"\bSTS\b", sass))
+            meta = each.kernel.metadata
+            wrong = []
+            if meta.shared > SHARED[arch]:
+                wrong.append(f"MORE SHARED MEMORY THAN {SHARED[arch] / KIB:.0f} KiB")
+            if stack > MOST_STACK:
+                wrong.append("SPILLS")
+            if each.name in PRODUCTS and "tokens" in each.where and stores > MOST_STORES:
+                wrong.append("OPERANDS GO THROUGH SHARED MEMORY")
+            faults += bool(wrong)
+            print(
+                f"{line} {meta.num_warps} warps, {registers:3d} registers, {stack:3d} B stack, "
+                f"{meta.shared / KIB:5.1f} KiB shared, {stores:3d} stores to it",
+                *wrong,
+                flush=True,
+            )
+            if options.keep:
+                options.keep.mkdir(parents=True, exist_ok=True)
+                stem = options.keep / f"sm_{arch}-{number:02d}{each.name}"
+                stem.with_suffix(".ptx").write_text(each.kernel.asm["ptx"])
+                stem.with_suffix(".sass").write_text(f"// {each.where}\n{sass}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
