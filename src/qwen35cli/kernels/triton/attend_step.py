@@ -224,9 +224,14 @@ def _attend_step(
     K_PITCH: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    wait(PDL)
     head, split = tl.program_id(0), tl.program_id(1)
     start = tl.load(control_ptr)
+    # The span is a whole number of tiles; split 0 has the new tokens.
+    span = tl.maximum(LEAST, tl.cdiv(tl.cdiv(start, SPLITS - 1), KEYS) * KEYS)
+    active = 1 + tl.cdiv(start, span)
+    if split >= active:
+        return
+    wait(PDL)  # the length and the cache are of earlier steps
     DOT: tl.constexpr = max(ROWS, 16)
     rows = tl.arange(0, ROWS)
     token = rows // EACH
@@ -235,11 +240,6 @@ def _attend_step(
         token, rows < EACH * T, q_norm_ptr, cos_ptr, sin_ptr, eps, Dh, R,
     )  # fmt: skip
     q = _repeated(q.to(OPERAND), DOT, ROWS, Dh)
-    # The span is a whole number of tiles; split 0 has the new tokens.
-    span = tl.maximum(LEAST, tl.cdiv(tl.cdiv(start, SPLITS - 1), KEYS) * KEYS)
-    active = 1 + tl.cdiv(start, span)
-    if split >= active:
-        return
     slot = head * (SPLITS + GROUPS)
     row = head.to(tl.int64) * S  # of the cache
     if split == 0:
