@@ -27,7 +27,7 @@ from qwen35cli.model.qwen35 import Qwen35
 
 from .sampling import Sampler, Sampling
 
-RING: Final = 16  # drawn tokens that the device keeps for the host, which is one behind
+RING: Final = 16  # drawn tokens that are kept for the host, which is one behind
 UNIFORMS: Final = 4_096  # random numbers on the device, renewed by halves
 
 
@@ -135,7 +135,6 @@ class Ahead:
     def __init__(self, stepper: Stepper, drawing: Drawing, step: TokenStep) -> None:
         self.stepper, self.drawing = stepper, drawing
         cuda = stepper.device.type == "cuda"
-        self._host = torch.zeros(RING, dtype=torch.int32, pin_memory=cuda)
         self._events = [new_event() for _ in range(RING)] if cuda else None
         self._random: torch.Generator | None = None
         self._drawn = 0
@@ -144,7 +143,6 @@ class Ahead:
         def run() -> Tensor:
             logits = step(stepper.control, 1)[0]
             drawing(logits, stepper.control, 1)
-            self._host.copy_(drawing.ring, non_blocking=True)
             return logits
 
         drawing.begin(Sampling(temperature=0))
@@ -161,7 +159,6 @@ class Ahead:
         drawing.uniforms.copy_(torch.rand(len(drawing.uniforms), generator=self._random))
         stepper.control.numbers[DRAWN] = 0
         drawing(logits, stepper.control, 1)
-        self._host.copy_(drawing.ring, non_blocking=True)
         stepper.place()
         self._mark()
 
@@ -190,7 +187,7 @@ class Ahead:
         assert self._drawn - 2 <= number < self._drawn
         if self._events is not None:
             self._events[number % RING].synchronize()
-        return int(self._host[number % RING])
+        return int(self.drawing.ring[number % RING])
 
     def _mark(self) -> None:
         if self._events is not None:

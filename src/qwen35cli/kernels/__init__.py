@@ -6,6 +6,7 @@ once, at load; what was asked for by name either loads or raises.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -166,7 +167,7 @@ def _triton(device: torch.device, tuned: Tuned) -> Kernels:
         attention=attention.attention,
         delta_mix=delta_chunk.delta_mix,
         token_step=lambda weights: step.token_step(weights, launches),
-        draws=sample.Draws,
+        draws=partial(sample.Draws, overlap=launches.overlap),
     )
 
 

@@ -109,8 +109,8 @@ def _attend_bytes(text: TextConfig, splits: int | None) -> int:
 def draw_bytes(text: TextConfig) -> int:
     """Bytes of what the next token is drawn with: `triton/sample.py`, `engine/graph.py`."""
     candidates = 8 * (128 + 1_024 + 64) + 4 * 2
-    options, uniforms, drawn = 6, 4_096, 16
-    return candidates + 4 * (options + uniforms + drawn) + text.vocab_size  # which ids were seen
+    options, uniforms = 6, 4_096
+    return candidates + 4 * (options + uniforms) + text.vocab_size  # which ids were seen
 
 
 # -- shapes ----------------------------------------------------------------------------------------

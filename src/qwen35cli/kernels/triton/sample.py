@@ -21,6 +21,8 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import Control, DrawOptions
 
+from .tiles import wait
+
 KEEP: Final = 64  # candidates at most that a token is drawn from
 GROUPS: Final = 128
 ROOM: Final = 1_024  # candidates at most that are sorted
@@ -83,8 +85,14 @@ def draw(
     ring: Tensor,
     room: SampleRoom,
     tokens: int,
+    *,
+    overlap: bool = False,
 ) -> None:
-    """See `reference.sample_step`. Allocates nothing, so that it can be captured."""
+    """See `reference.sample_step`. Allocates nothing, so that it can be captured.
+
+    Args:
+        overlap: start while the launch before ends (`tiles.wait`).
+    """
     assert logits.shape == (room.rows,) and logits.dtype == torch.float32
     assert options.shape == (6,) and options.dtype == torch.float32
     assert seen.shape == (room.rows,) and seen.dtype == torch.uint8
@@ -104,7 +112,9 @@ def draw(
         grid[0],
         BLOCK=block,
         SEGMENT=SEGMENT,
+        PDL=overlap,
         num_warps=8,
+        launch_pdl=overlap,
     )
     _draw[grid](
         logits,
@@ -130,7 +140,9 @@ def draw(
         ROOM=ROOM,
         KEEP=KEEP,
         TILE=128,
+        PDL=overlap,
         num_warps=4,  # a thread for each key of a tile, that counts the larger ones
+        launch_pdl=overlap,
     )
 
 
@@ -140,16 +152,26 @@ class Draws:
     Args:
         rows: of the head; ids from `vocab_size` on are never drawn.
         numbers, slots: how many uniforms and drawn tokens there is room for.
+        overlap: start while the launch before ends.
     """
 
     def __init__(
-        self, device: torch.device, rows: int, vocab_size: int, numbers: int, slots: int
+        self,
+        device: torch.device,
+        rows: int,
+        vocab_size: int,
+        numbers: int,
+        slots: int,
+        *,
+        overlap: bool = False,
     ) -> None:
+        self.overlap = overlap
         self.room = sample_room(device, rows, vocab_size)
         self.options = torch.zeros(6, device=device)
         self.seen = torch.zeros(rows, dtype=torch.uint8, device=device)
         self.uniforms = torch.zeros(numbers, device=device)
-        self.ring = torch.zeros(slots, dtype=torch.int32, device=device)
+        cuda = device.type == "cuda"  # which writes into memory of the host: no copy in the graph
+        self.ring = torch.zeros(slots, dtype=torch.int32, pin_memory=cuda)
 
     def serves(self, options: DrawOptions) -> bool:
         return servable(options)
@@ -163,12 +185,12 @@ class Draws:
     def tensors(self) -> list[Tensor]:
         room = self.room
         passed = room.peaks, room.found, room.best, room.counters
-        return [*passed, self.options, self.seen, self.uniforms, self.ring]
+        return [*passed, self.options, self.seen, self.uniforms]
 
     def __call__(self, logits: Tensor, control: Control, tokens: int) -> None:
         draw(
             logits, self.options, self.seen, self.uniforms, control.numbers, control.ids,
-            self.ring, self.room, tokens,
+            self.ring, self.room, tokens, overlap=self.overlap,
         )  # fmt: skip
 
 
@@ -231,8 +253,10 @@ def _peaks(
     programs,
     BLOCK: tl.constexpr,
     SEGMENT: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     token = _group(programs, BLOCK, SEGMENT)
+    wait(PDL)
     value, seen = _read(logits_ptr, seen_ptr, token, rows)
     keys = _keys(value, seen, options_ptr, token, vocab_size)
     tl.store(peaks_ptr + tl.program_id(0), tl.max(keys, axis=0))
@@ -263,9 +287,11 @@ def _draw(
     ROOM: tl.constexpr,
     KEEP: tl.constexpr,
     TILE: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     tl.static_assert(KEEP <= TILE and TILE <= ROOM)
-    # All that can be read is read at once, and first: each look at memory takes its time.
+    # All that can be read is read at once, and first: each look at memory takes its time. Of that
+    # the peaks alone come from the launch before, which had waited for the logits.
     temperature = tl.load(options_ptr)
     top_p = tl.load(options_ptr + 1)
     min_p = tl.load(options_ptr + 2)
@@ -273,10 +299,11 @@ def _draw(
     start = tl.load(control_ptr)
     parity = tl.load(control_ptr + 3)
     drawn = tl.load(control_ptr + 4)
-    group = tl.arange(0, GROUPS)
-    peaks = tl.load(peaks_ptr + group, mask=group < programs, other=NOTHING)
     token = _group(programs, BLOCK, SEGMENT)
     value, seen = _read(logits_ptr, seen_ptr, token, rows)
+    wait(PDL)
+    group = tl.arange(0, GROUPS)
+    peaks = tl.load(peaks_ptr + group, mask=group < programs, other=NOTHING)
     chosen = tl.full((), -1, dtype=tl.int32)
     if temperature == 0:
         if tl.program_id(0) == 0:
