@@ -162,17 +162,19 @@ def test_a_copy_of_a_repository_has_the_same_commit_and_stays(places):
         (lambda s: os.truncate(s / "model.safetensors", 5_000_000), "its header describes"),
         (lambda s: os.truncate(s / "model.safetensors", 9), "a header of"),
         (lambda s: (s / "model.safetensors").resolve().unlink(), "1 file is missing"),
-        (lambda s: (s / "model.safetensors").unlink(), "1 of 1 weight files are missing"),
+        (lambda s: (s / "model.safetensors").unlink(), "has no weights: neither model"),
         (lambda s: _config(s, num_hidden_layers=10**9), "num_hidden_layers is"),
         (lambda s: _config(s, hidden_size="wide"), "hidden_size is 'wide'"),
-        (lambda s: (s / "config.json").resolve().write_bytes(b"\xff{"), "config.json cannot"),
-        (lambda s: _pipe(s / "config.json"), "config.json is no regular file"),
         (
-            lambda s: (s / "model.safetensors.index.json").write_text(
-                '{"weight_map": {"x": "/y"}}'
-            ),
-            "names the file '/y'",
+            lambda s: (s / "config.json").resolve().write_bytes(b"\xff{"),
+            "config.json is not usable",
         ),
+        (lambda s: (s / "config.json").unlink(), "config.json cannot be read: No such file"),
+        (lambda s: _pipe(s / "config.json"), "config.json is no regular file"),
+        (lambda s: _pipe(s / "model.safetensors"), "model.safetensors is no regular file"),
+        (lambda s: _index(s, x="/y"), "names the file '/y'"),
+        (lambda s: _index(s, x="1.safetensors"), "lacks 1 of 1 weight files (1.safetensors)"),
+        (lambda s: _index(s, x="model.safetensors"), "disagree: 1 missing (x)"),
     ],
 )
 def test_what_is_damaged_is_listed_and_can_go(places, damage, fault):
@@ -188,6 +190,10 @@ def _config(snapshot, **text):
     raw = json.loads(DEMO["config.json"])
     raw["text_config"] |= text
     (snapshot / "config.json").resolve().write_text(json.dumps(raw))
+
+
+def _index(snapshot, **weight_map):
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
 def _pipe(path):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwen35cli.checkpoint.header import read_header
+from qwen35cli.checkpoint.dtypes import DTYPES
+from qwen35cli.checkpoint.header import ITEMSIZE, read_header
 from qwen35cli.checkpoint.raw_header import MAX_HEADER_BYTES
 from qwen35cli.errors import ModelError
 
@@ -18,6 +19,10 @@ def raw_file(path: Path, header: object, data: bytes = b"", length: int | None =
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
     return path
+
+
+def test_the_sizes_of_numbers_are_those_of_torch():
+    assert {name: dtype.itemsize for name, dtype in DTYPES.items()} == ITEMSIZE
 
 
 def test_agrees_with_the_safetensors_library(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qwen35cli.checkpoint import verified
+from qwen35cli.checkpoint.folder import weight_files
 from qwen35cli.checkpoint.hub import HubFile, NotInCache, Repo, find_in_cache, is_whole
 from qwen35cli.checkpoint.pinned import COMMITS, DEFAULT_REPO, FILES
 from qwen35cli.checkpoint.verified import WRONG, Known, Notes
@@ -100,6 +101,14 @@ def test_every_shard_of_the_index_is_needed(cache):
     assert is_whole(cache)
 
 
+@pytest.mark.parametrize("content", ['{"weight_map": {"a": "%s.safetensors"}}' % ("x" * 300), "{"])
+def test_a_damaged_index_is_left_to_who_opens_it(cache, content):
+    (cache / "model.safetensors.index.json").write_text(content)
+    assert is_whole(cache)
+    with pytest.raises(ModelError, match=r"index\.json"):
+        weight_files(cache)
+
+
 def noted(snapshot, changed_ns=None):
     repo = Repo.of("owner/name")
     files = {}
@@ -121,6 +130,27 @@ def test_a_start_looks_at_sizes_and_times(cache):
     with pytest.raises(ModelError, match=r"model.safetensors has changed since") as refusal:
         find_in_cache("owner/name")
     assert refusal.value.hint.startswith("qwen35 verify owner/name")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        os.mkfifo,
+        lambda path: path.mkdir(),
+        lambda path: path.write_text("{"),
+        lambda path: path.write_text('{"version": 1}'),
+        lambda path: path.write_text('{"version": 2}'),
+        lambda path: path.symlink_to("/dev/zero"),
+    ],
+    ids=["pipe", "folder", "no JSON", "incomplete", "another version", "outside"],
+)
+def test_notes_that_cannot_be_read_are_none(cache, damage):
+    repo = noted(cache, WRONG)
+    path = repo.verified(COMMIT)
+    path.unlink()
+    damage(path)
+    assert verified.read(repo, COMMIT) is None
+    assert find_in_cache("owner/name") == cache
 
 
 def test_what_was_found_wrong_does_not_start(cache):

@@ -230,7 +230,7 @@ def test_a_shard_is_a_regular_file(sharded, make):
 def test_a_missing_shard_is_named(sharded):
     shard = next(sharded.glob("*-00002-of-*"))
     shard.unlink()
-    with pytest.raises(ModelError, match=f"{shard.name} cannot be read: No such file"):
+    with pytest.raises(ModelError, match=rf"lacks 1 of \d+ weight files .{shard.name}."):
         open_checkpoint(sharded)
 
 

@@ -100,11 +100,8 @@ def _quantized_weights(path: Path, name: str) -> Item:
         check_manifest(path)
     except ModelError as error:
         fault = error.message
-    try:
-        seen = glance(path)
-        config, fault = (seen.config, fault or seen.fault) if seen else (None, fault)
-    except (OSError, ValueError) as error:
-        fault = fault or f"config.json cannot be read: {reason(error)}"
+    if seen := glance(path):
+        config, fault = seen.config, fault or seen.fault
     own = f"{source}:{path.name}" if manifest else name
     return Item(
         kind="quantized",

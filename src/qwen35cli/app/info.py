@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from qwen35cli.checkpoint import verified
-from qwen35cli.checkpoint.hub import HubFile, NotInCache, Repo
+from qwen35cli.checkpoint.hub import NotInCache, Repo
 from qwen35cli.checkpoint.manifest import Manifest, check_manifest
 from qwen35cli.checkpoint.names import CONFIG, INDEX, theirs
 from qwen35cli.checkpoint.opened import Checkpoint, file_schemes, open_checkpoint
@@ -199,7 +199,7 @@ def _files(checkpoint: Checkpoint, manifest: Manifest | None, notes: Notes | Non
     if manifest is not None:
         hashes = {name: entry.sha256 for name, entry in manifest.files.items()}
     elif notes is not None:
-        hashes = {name: _sha256(known.file) for name, known in notes.files.items()}
+        hashes = {name: known.file.published_sha256 for name, known in notes.files.items()}
     names = {CONFIG, *({INDEX} if (folder / INDEX).is_file() else ()), *hashes}
     names |= {path.name for path in folder.glob("*.safetensors")}
     return [
@@ -207,7 +207,3 @@ def _files(checkpoint: Checkpoint, manifest: Manifest | None, notes: Notes | Non
         for name in sorted(names)
         if (folder / name).is_file()
     ]
-
-
-def _sha256(file: HubFile) -> str | None:
-    return file.etag if file.is_large else file.sha256

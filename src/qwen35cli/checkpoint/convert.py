@@ -11,6 +11,7 @@ from qwen35cli.kernels import Kernels
 from qwen35cli.quant.codec import BLOCK_BYTES, check_weight, layout, quantize_rows, rows_at_once
 from qwen35cli.quant.plan import Plan
 
+from .folder import reading
 from .header import Stored
 from .opened import Checkpoint, file_schemes
 from .strict_json import FETCH_AGAIN
@@ -88,23 +89,16 @@ def _blocks(stored: Stored, rows: int) -> Iterator[Tensor]:
     """
     count, *rest = stored.shape or (1,)
     memory = torch.empty(min(rows, count), *rest, dtype=stored.dtype)
-    try:
-        with stored.path.open("rb", buffering=0) as file:
-            file.seek(stored.offset)
-            for start in range(0, count if stored.nbytes else 0, rows):
-                block = memory[: count - start]
-                view = block.view(-1).view(torch.uint8).numpy()
-                filled = 0
-                while filled < len(view):
-                    read = file.readinto(view[filled:].data)
-                    if not read:
-                        raise ModelError(
-                            f"{stored.path} ends within {stored.name}: "
-                            "it was cut short since it was opened",
-                            FETCH_AGAIN,
-                        )
-                    filled += read
-                check_weight(stored.name, block if stored.shape else block[0], start)
-                yield block
-    except OSError as error:
-        raise ModelError(f"{stored.path} cannot be read: {error.strerror}", FETCH_AGAIN) from None
+    with reading(stored.path), stored.path.open("rb", buffering=0) as file:
+        file.seek(stored.offset)
+        for start in range(0, count if stored.nbytes else 0, rows):
+            block = memory[: count - start]
+            view = block.view(-1).view(torch.uint8).numpy()
+            filled = 0
+            while filled < len(view):
+                read = file.readinto(view[filled:].data)
+                if not read:
+                    raise stored.cut_short()
+                filled += read
+            check_weight(stored.name, block if stored.shape else block[0], start)
+            yield block

@@ -20,7 +20,7 @@ from .hub import HubFile
 from .remote import GO_ON, Attempts, Passing, Remote, Retrying
 from .verified import Digest, hashed
 
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -145,9 +145,10 @@ class _Transfer:
                 self._check_range(response.headers.get("content-range", ""), stream)
             elif self.offset:
                 if "if-range" in headers and tag != self.tag:
-                    self.tag = None  # another tag of the same content: its hash will tell
-                    _tag_file(self.part).unlink(missing_ok=True)
-                    return (yield from self._request_plainly(response, stream))
+                    self._keep_tag(None)  # another one of the same content: its hash will tell
+                    response.close()
+                    yield from self._request(stream)
+                    return
                 self._restart(stream)
             if tag != self.tag:
                 self._keep_tag(tag)
@@ -160,15 +161,10 @@ class _Transfer:
                 self.offset += len(chunk)
                 yield Received(self.offset)
 
-    def _request_plainly(self, response: object, stream: BinaryIO) -> Iterator[Event]:
-        """Leave an answer that begins anew, and ask for the rest without a condition."""
-        response.close()  # type: ignore[attr-defined]
-        yield from self._request(stream)
-
     def _check_range(self, content_range: str, stream: BinaryIO) -> None:
         """Hold a partial answer to what was asked for."""
         known = CONTENT_RANGE.fullmatch(content_range)
-        first, total = (int(known[1]), int(known[3])) if known else (-1, -1)
+        first, total = (int(known[1]), int(known[2])) if known else (-1, -1)
         if total not in (-1, self.file.size):
             raise WrongContent(
                 f"the server's has {total:,} bytes, the published {self.file.size:,}"
@@ -181,13 +177,15 @@ class _Transfer:
         with disk_errors(self.part):
             stream.seek(0)
             stream.truncate()
-            _tag_file(self.part).unlink(missing_ok=True)
-        self.offset, self.digest, self.tag = 0, Digest(self.file), None
+        self._keep_tag(None)
+        self.offset, self.digest = 0, Digest(self.file)
 
     def _keep_tag(self, tag: str | None) -> None:
         self.tag = tag
-        if tag is not None:
-            with disk_errors(self.part):
+        with disk_errors(self.part):
+            if tag is None:
+                _tag_file(self.part).unlink(missing_ok=True)
+            else:
                 _tag_file(self.part).write_text(tag)
 
     def _stopped(self) -> str:

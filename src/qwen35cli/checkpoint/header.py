@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qwen35cli.errors import ModelError
 
-from .names import TENSOR_NAME
+from .names import is_tensor_name
 from .raw_header import raw_header
 from .strict_json import FETCH_AGAIN
 
@@ -33,7 +33,6 @@ ITEMSIZE: Final[Mapping[str, int]] = {  # bytes of a number, by what the format 
     "F64": 8,
 }
 
-MAX_NAME = 256
 MAX_DIMENSIONS = 8
 
 
@@ -61,6 +60,13 @@ class Stored:
 
         return DTYPES[self.spelling]
 
+    def cut_short(self) -> ModelError:
+        """What to say where the file ends within the tensor, though its header was right."""
+        return ModelError(
+            f"{self.path} ends within {self.name}: it was cut short since it was opened",
+            FETCH_AGAIN,
+        )
+
 
 def read_header(path: Path) -> list[Stored]:
     """The tensors of a file, in the order of their bytes, which they cover without gap or overlap.
@@ -68,10 +74,10 @@ def read_header(path: Path) -> list[Stored]:
     Raises:
         ModelError: the header is not what the format asks for, or disagrees with the file's size.
     """
-    return read_headers(path)[0]
+    return read_header_and_metadata(path)[0]
 
 
-def read_headers(path: Path) -> tuple[list[Stored], dict[str, str]]:
+def read_header_and_metadata(path: Path) -> tuple[list[Stored], dict[str, str]]:
     """The same, with the file's metadata."""
     raw = raw_header(path)
     entries, metadata, begin, size = raw.entries, raw.metadata, raw.begin, raw.size
@@ -102,7 +108,7 @@ def read_headers(path: Path) -> tuple[list[Stored], dict[str, str]]:
 def _stored(path: Path, name: str, entry: Any, data: int) -> Stored:
     """One entry of the header; `data` is where the byte ranges count from."""
     where = f"{path}: {name[:80]!r}"
-    if len(name) > MAX_NAME or not TENSOR_NAME.fullmatch(name):
+    if not is_tensor_name(name):
         raise ModelError(f"{where} is not a tensor name", FETCH_AGAIN)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ModelError(f"{where} needs dtype, shape and data_offsets, no more", FETCH_AGAIN)

@@ -25,16 +25,15 @@ from typing import Self
 
 from qwen35cli.errors import ModelError, Qwen35Error, UsageError
 
-from .names import CONFIG, INDEX, SHARD_NAME, SINGLE
+from .folder import weight_files
+from .names import CONFIG
 from .pinned import COMMITS
-from .strict_json import parse_object
 from .whole_file import sync_folder, whole_file
 
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REVISION = re.compile(r"\w[\w.+-]*(/[\w.+-]+)*", re.ASCII)
 ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-MAX_INDEX_BYTES = 16 * 2**20
 LOCK_MODE = 0o664  # as of Hugging Face's tools: a group may share a cache
 NEEDED = (CONFIG, "tokenizer.json")  # without these, and the weights, a snapshot is not whole
 
@@ -81,6 +80,11 @@ class HubFile:
     def is_large(self) -> bool:
         return len(self.etag) == 64
 
+    @property
+    def published_sha256(self) -> str | None:
+        """The SHA-256 that the content must have, where one is known."""
+        return self.etag if self.is_large else self.sha256
+
 
 @dataclass(frozen=True, slots=True)
 class Repo:
@@ -96,11 +100,9 @@ class Repo:
         Raises:
             ModelError: that is no id.
         """
-        from huggingface_hub import constants  # late: only for Hub ids
-
         if not REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id:
             raise ModelError(f"{repo_id!r} is no Hub id", "use owner/name")
-        return cls(repo_id, Path(constants.HF_HUB_CACHE).expanduser())
+        return cls(repo_id, cache_folder())
 
     @property
     def folder(self) -> Path:
@@ -233,6 +235,13 @@ class Repo:
         begun.replace(path)
 
 
+def cache_folder() -> Path:
+    """The cache that `HF_HUB_CACHE` or `HF_HOME` names."""
+    from huggingface_hub import constants  # late: only for Hub ids
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
 def find_in_cache(repo_id: str, revision: str | None = None) -> Path:
     """The snapshot folder of `repo_id` in the local cache, at `revision`; without one at the
     pinned commit, or else at main. What was verified here must not have changed since.
@@ -272,15 +281,11 @@ def is_whole(folder: Path) -> bool:
     """Whether a snapshot has the files that every checkpoint needs."""
     if not all((folder / name).is_file() for name in NEEDED):
         return False
-    if not (folder / INDEX).is_file():
-        return (folder / SINGLE).is_file()
     try:
-        with (folder / INDEX).open("rb") as file:
-            shards = parse_object(file.read(MAX_INDEX_BYTES), INDEX).get("weight_map")
-    except (OSError, ModelError):
+        files = weight_files(folder)
+    except ModelError:
         return True  # damaged: said where the checkpoint is opened
-    names = set(map(str, shards.values())) if isinstance(shards, dict) else set()
-    return all((folder / name).is_file() for name in names if SHARD_NAME.fullmatch(name))
+    return bool(files) and all((folder / name).is_file() for name in files)
 
 
 def _pid_in(path: Path) -> int | None:

@@ -38,13 +38,6 @@ class Snapshot:
         return sum(self.blobs.values())
 
 
-def cache_folder() -> Path:
-    """The cache that `HF_HUB_CACHE` or `HF_HOME` names."""
-    from huggingface_hub import constants  # late: as in `hub`
-
-    return Path(constants.HF_HUB_CACHE).expanduser()
-
-
 def snapshots(cache: Path) -> list[Snapshot]:
     """The dense Qwen3.5 checkpoints in the cache, whole or not, and unfinished downloads of them.
 
@@ -70,8 +63,9 @@ def _of_repo(folder: Path) -> list[Snapshot]:
     for path in filter(Path.is_dir, entries(folder / "snapshots")):
         held = held_by(path)
         linked |= held.links
-        seen = _seen(path, certain=repo in SIBLINGS or known.verified(path.name).exists())
-        if seen is None:
+        seen = glance(path)
+        is_ours = repo in SIBLINGS or known.verified(path.name).exists()
+        if seen is None or not (seen.is_certain or is_ours):
             is_foreign = True
             continue
         if held.fault:
@@ -88,17 +82,6 @@ def _of_repo(folder: Path) -> list[Snapshot]:
         seen = Glance(None, "", "files of a download that was not finished")
         ours.append(Snapshot(repo, None, folder, left, _used(folder, left), seen))
     return ours
-
-
-def _seen(folder: Path, *, certain: bool) -> Glance | None:
-    """None: it is another model, or may well be one."""
-    try:
-        return glance(folder)
-    except (OSError, ValueError) as error:
-        if not certain:
-            return None
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return Glance(None, "", f"config.json cannot be read: {reason}")
 
 
 def entries(folder: Path) -> list[Path]:

@@ -78,7 +78,8 @@ def _plan(repo: Repo, chosen: Sequence[Snapshot]) -> _Plan:
     commits = {snapshot.commit for snapshot in chosen if snapshot.commit}
     held = {path: held_by(path) for path in entries(repo.folder / "snapshots") if path.is_dir()}
     going = [path for path in held if path.name in commits]
-    if len(going) == len(held):
+    is_whole = len(going) == len(held)
+    if is_whole:
         blobs = entries(repo.blobs)
     else:
         linked = {link for each in held.values() for link in each.links}
@@ -92,14 +93,8 @@ def _plan(repo: Repo, chosen: Sequence[Snapshot]) -> _Plan:
         for path, nbytes in held[snapshot].blobs.items()
         if path.is_relative_to(snapshot)
     )
-    return _Plan(
-        repo.folder,
-        blobs,
-        going,
-        _refs(repo.folder, commits),
-        len(going) == len(held),
-        sum(copies),
-    )
+    refs = _refs(repo.folder, commits)
+    return _Plan(repo.folder, blobs, going, refs, is_whole, sum(copies))
 
 
 def _unlink(blobs: Collection[Path], cache: Path) -> None:

@@ -22,7 +22,6 @@ from .whole_file import Entry, write_json
 MANIFEST = "manifest.json"
 VERSION = 1
 MAX_BYTES = 2**20
-HASH_BYTES = 2**20  # read at once
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -177,11 +176,8 @@ def verify(folder: Path) -> Manifest:
 
 def sha256_of(path: Path) -> str:
     """The hash of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while block := file.read(HASH_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _text(path: Path) -> bytes:

@@ -6,8 +6,9 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 SHARD = "model.safetensors-{number:05d}-of-{count:05d}.safetensors"
-SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
+SHARD_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
 TENSOR_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+MAX_TENSOR_NAME = 256
 
 # what stands beside the weights and goes with them wherever they go
 SIDE_FILES = (
@@ -24,6 +25,11 @@ PREFIXES = (
 )
 # parts that a model may be built without; their tensors then stay in the file
 OPTIONAL = ("model.visual.", "mtp.")
+
+
+def is_tensor_name(name: str) -> bool:
+    """Whether a checkpoint may call a tensor so."""
+    return len(name) <= MAX_TENSOR_NAME and TENSOR_NAME.fullmatch(name) is not None
 
 
 def theirs(name: str) -> str:

@@ -4,7 +4,6 @@ That checks the config and the header of every shard; `read` loads the weights.
 """
 
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +13,11 @@ from qwen35cli.errors import ModelError
 from qwen35cli.model.config import Config
 from qwen35cli.quant.plan import KEEP, Format, Plan, Scheme, assign, described
 
+from .folder import read_json, reading, regular_file, weight_files
 from .header import Stored, read_header
-from .names import CONFIG, INDEX, SHARD_NAME, SINGLE
-from .strict_json import FETCH_AGAIN, parse_object
+from .names import CONFIG, INDEX, SINGLE
+from .strict_json import FETCH_AGAIN
 
-MAX_JSON_BYTES = 4 * 2**20  # of config or index; those of the 27B have 0.1
 SHOWN = 5  # names in a message
 
 
@@ -49,9 +48,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         ModelError: a file is missing, damaged, hostile or not of a dense Qwen3.5.
     """
     folder = folder.resolve()
-    raw = _read_json(folder, CONFIG)
+    raw = read_json(folder, CONFIG)
     config = Config.from_dict(raw)
-    tensors = _tensors(folder)
+    tensors = read_tensors(folder)
     if not any(name.startswith("mtp.") for name in tensors):
         config = replace(config, text=replace(config.text, mtp_num_hidden_layers=0))
     return Checkpoint(folder, config, raw, tensors, *described(raw))
@@ -79,80 +78,49 @@ def file_schemes(checkpoint: Checkpoint, plan: Plan) -> dict[str, Scheme]:
     return schemes
 
 
-def _tensors(folder: Path) -> dict[str, Stored]:
-    """The tensors of all shards by name, as the index assigns them."""
-    if not os.path.lexists(folder / INDEX):
-        if os.path.lexists(folder / SINGLE):
-            return {tensor.name: tensor for tensor in read_header(_file(folder, SINGLE))}
+def read_tensors(folder: Path) -> dict[str, Stored]:
+    """The tensors of all shards by name, as the index assigns them.
+
+    Raises:
+        ModelError: a file is missing, damaged or hostile.
+    """
+    files = weight_files(folder)
+    if not files:
         raise ModelError(
             f"{folder} has no weights: neither {INDEX} nor {SINGLE}",
             "only safetensors are read, never *.bin or *.pt; fetch the checkpoint again",
         )
-    assigned = _read_json(folder, INDEX).get("weight_map")
-    if not isinstance(assigned, dict) or not all(isinstance(v, str) for v in assigned.values()):
-        raise ModelError(f"{folder / INDEX} has no weight_map of file names", FETCH_AGAIN)
-    shards = sorted(set(assigned.values()))
-    for shard in shards:
-        if not SHARD_NAME.fullmatch(shard):
-            raise ModelError(
-                f"{INDEX} names the file {shard[:80]!r}; a shard is a plain *.safetensors name",
-                FETCH_AGAIN,
-            )
+    missing = [name for name in files if not os.path.lexists(folder / name)]
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} of {len(files)} weight files ({missing[0]})",
+            "fetch the checkpoint again",
+        )
     tensors: dict[str, Stored] = {}
-    for shard in shards:
-        found = {tensor.name: tensor for tensor in read_header(_file(folder, shard))}
-        expected = {name for name, file in assigned.items() if file == shard}
-        if found.keys() != expected:
+    for name, assigned in files.items():
+        found = {tensor.name: tensor for tensor in _header(folder, name)}
+        if assigned is not None and found.keys() != assigned:
             raise ModelError(
-                f"{shard} and {INDEX} disagree: {listed('missing', expected - found.keys())}; "
-                + listed("not assigned to it", found.keys() - expected),
+                f"{name} and {INDEX} disagree: {listed('missing', assigned - found.keys())}; "
+                + listed("not assigned to it", found.keys() - assigned),
                 FETCH_AGAIN,
             )
         tensors |= found
     return tensors
 
 
-def _file(folder: Path, name: str) -> Path:
-    """The regular file `name` of the folder, which may be a link within the repository's cache.
-
-    Hugging Face's cache has `snapshots/REVISION/NAME` link to `blobs/HASH` beside `snapshots`; and
-    that, where repositories share their blobs, to `blobs/xx/HASH` beside the repositories.
-    """
-    path = folder / name
+def _header(folder: Path, name: str) -> list[Stored]:
+    """The tensors of one file. Messages call it as the folder does, wherever it links to."""
+    path, target = folder / name, regular_file(folder, name)
     try:
-        target = path.resolve(strict=True)
-        kind = target.stat().st_mode
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        why = error.strerror if isinstance(error, OSError) else "a circle of links"
-        raise ModelError(f"{path} cannot be read: {why}", "fetch the checkpoint again") from None
-    roots = [folder]
-    if folder.parent.name == "snapshots":
-        repo = folder.parent.parent
-        roots.append(repo / "blobs")
-        if repo.name.startswith("models--"):
-            roots.append(repo.parent / "blobs")
-    if not any(target.is_relative_to(root) for root in roots):
-        raise ModelError(
-            f"{path} links to {target}, outside the checkpoint",
-            "copy the file into the folder if you trust it",
-        )
-    if not stat.S_ISREG(kind):
-        raise ModelError(f"{path} is no regular file", FETCH_AGAIN)
-    return target
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = _file(folder, name)
-    with path.open("rb") as file:
-        text = file.read(MAX_JSON_BYTES + 1)
-    if len(text) > MAX_JSON_BYTES:
-        size = path.stat().st_size
-        raise ModelError(f"{path} has {size:,} bytes, allowed are {MAX_JSON_BYTES:,}", FETCH_AGAIN)
-    return parse_object(text, str(folder / name))
+        with reading(path):
+            return read_header(target)
+    except ModelError as error:
+        raise ModelError(error.message.replace(str(target), str(path)), error.hint) from None
 
 
 def listed(what: str, names: Iterable[str]) -> str:
     """For a message: how many names there are, and the first of them."""
-    listed = sorted(names)
-    shown = ", ".join(listed[:SHOWN]) + (", …" if len(listed) > SHOWN else "")
-    return f"{len(listed)} {what}" + (f" ({shown})" if listed else "")
+    ordered = sorted(names)
+    shown = ", ".join(ordered[:SHOWN]) + (", …" if len(ordered) > SHOWN else "")
+    return f"{len(ordered)} {what}" + (f" ({shown})" if ordered else "")

@@ -73,13 +73,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, device: torch.device)
     """
     swap_leaves(model, checkpoint)
     leaves = {name: leaf for name, leaf in model.named_modules() if isinstance(leaf, Quantized)}
-    parameters: dict[str, Tensor] = dict(model.named_parameters())
-    for path, leaf in leaves.items():
-        for name in leaf.held:
-            del parameters[f"{path}.{name}"]
-        parameters |= {f"{path}.{name}": meta for name, meta in leaf.file_layout().items()}
+    parameters = _in_files(model, leaves)
     wanted = _matched(parameters, checkpoint.tensors)
-
     regions = {path: _map(path) for path in {stored.path for stored in wanted.values()}}
 
     def read(name: str) -> Tensor:
@@ -116,6 +111,16 @@ def check_tensors(model: nn.Module, checkpoint: Checkpoint) -> None:
         ModelError: names, shapes or formats differ.
     """
     _matched(dict(model.named_parameters()), checkpoint.tensors)
+
+
+def _in_files(model: nn.Module, leaves: Mapping[str, Quantized]) -> dict[str, Tensor]:
+    """What the files hold of `model`, on the meta device, by its names."""
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    for path, leaf in leaves.items():
+        for name in leaf.held:
+            del parameters[f"{path}.{name}"]
+        parameters |= {f"{path}.{name}": meta for name, meta in leaf.file_layout().items()}
+    return parameters
 
 
 def _omitted(names: Iterable[str]) -> tuple[str, ...]:
@@ -157,10 +162,7 @@ def _matched(parameters: Mapping[str, Tensor], tensors: Mapping[str, Stored]) ->
 def _read(stored: Stored, region: mmap.mmap) -> Tensor:
     """The tensor as it lies in the mapping of its file, checked block by block in the cache."""
     if stored.offset + stored.nbytes > len(region):
-        raise ModelError(
-            f"{stored.path} ends within {stored.name}: it was cut short since it was opened",
-            FETCH_AGAIN,
-        )
+        raise stored.cut_short()
     view = np.frombuffer(region, np.uint8, stored.nbytes, stored.offset)
     if stored.offset % stored.dtype.itemsize:
         view = view.copy()  # torch needs its numbers aligned

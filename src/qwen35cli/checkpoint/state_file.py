@@ -14,12 +14,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from .header import Stored, read_headers
+from .header import Stored, read_header_and_metadata
 from .whole_file import whole_file
-from .write import header, tensor_bytes
+from .write import header, in_order, tensor_bytes
 
 UNKNOWN = "0" * 64  # where the hash will stand, once the tensors were written
-HASH_BYTES = 2**20  # read at once
 
 
 class DamagedStateError(Exception):
@@ -62,11 +61,9 @@ class StateFile:
             DamagedStateError: they differ.
         """
         first = min(stored.offset for stored in self.tensors.values())
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
+        with self.path.open("rb", buffering=0) as file:
             file.seek(first)
-            while block := file.read(HASH_BYTES):
-                digest.update(block)
+            digest = hashlib.file_digest(file, "sha256")
         if digest.hexdigest() != self.metadata.get("sha256"):
             raise DamagedStateError(f"{self.path} is not what was written")
 
@@ -77,8 +74,7 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     Raises:
         OSError: it cannot be written; what was there before stays.
     """
-    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    layout = {name: tensors[name] for name in names}
+    layout = in_order(tensors)
     begin = header(layout, {**metadata, "sha256": UNKNOWN})
     digest = hashlib.sha256()
     with whole_file(path, durable=False) as file:
@@ -105,5 +101,5 @@ def open_state(path: Path) -> StateFile:
         ModelError: it is not a safetensors file, or cut short.
         OSError: it cannot be read.
     """
-    tensors, metadata = read_headers(path)
+    tensors, metadata = read_header_and_metadata(path)
     return StateFile(path, metadata, {tensor.name: tensor for tensor in tensors})

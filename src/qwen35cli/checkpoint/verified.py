@@ -11,13 +11,12 @@ from typing import Any
 
 from qwen35cli.errors import ModelError
 
+from .folder import read_json
 from .hub import ETAG, HubFile, Repo, pull_command
-from .manifest import HASH_BYTES
-from .strict_json import parse_object
 from .whole_file import write_json
 
 VERSION = 1
-MAX_BYTES = 2**20
+HASH_BYTES = 2**20  # read at once
 WRONG = 0
 
 
@@ -45,10 +44,9 @@ def read(repo: Repo, commit: str) -> Notes | None:
     """What is noted of a commit; None: nothing, or nothing that can be read."""
     path = repo.verified(commit)
     try:
-        with path.open("rb") as file:
-            raw = parse_object(file.read(MAX_BYTES), str(path))
+        raw = read_json(path.parent, path.name)
         return _parsed(raw) if raw.get("version") == VERSION else None
-    except (OSError, ModelError, KeyError, TypeError, ValueError, AttributeError):
+    except (ModelError, KeyError, TypeError, ValueError, AttributeError):
         return None  # as good as none: what is there is hashed again
 
 
@@ -140,7 +138,7 @@ class Digest:
 
     def mismatch(self) -> tuple[str, str] | None:
         """The hash that was found and the one that was expected, where they differ."""
-        expected = self._file.etag if self._file.is_large else self._file.sha256
+        expected = self._file.published_sha256
         if expected is not None and self.sha256 != expected:
             return f"SHA-256 {self.sha256}", expected
         if self._git is not None and self._git.hexdigest() != self._file.etag:

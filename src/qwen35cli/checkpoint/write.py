@@ -1,7 +1,6 @@
 """Writing checkpoints: the Hugging Face layout, every file complete or absent.
 
-`config.json` comes last, so a folder that has one has the rest. Inside a shard, as in the original
-files: wide formats first, then by name.
+`config.json` comes last, so a folder that has one has the rest.
 """
 
 import hashlib
@@ -68,14 +67,15 @@ def write_shards(
 
 def write_tensors(path: Path, layout: Mapping[str, Tensor], fetch: Callable[[str], Tensor]) -> None:
     """Write one safetensors file, one tensor in memory at a time. See `write_shards`."""
-    names = sorted(layout, key=lambda name: (-layout[name].itemsize, name))
-    with whole_file(path) as file:
-        file.write(header({name: layout[name] for name in names}))
-        for name in names:
-            tensor = fetch(name)
-            if (tensor.shape, tensor.dtype) != (layout[name].shape, layout[name].dtype):
-                raise ValueError(f"{name}: {tensor.shape} {tensor.dtype}, not as laid out")
-            file.write(tensor_bytes(tensor))
+    layout = in_order(layout)
+    with streamed(path, layout) as stream:
+        for name in layout:
+            stream.write(name, fetch(name))
+
+
+def in_order(layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same in the order of the original files: wide formats first, then by name."""
+    return {n: layout[n] for n in sorted(layout, key=lambda name: (-layout[name].itemsize, name))}
 
 
 class TensorStream:

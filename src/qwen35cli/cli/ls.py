@@ -8,7 +8,8 @@ import typer
 
 from . import settings
 from .columns import GAP, fitted
-from .options import ScreenFlags, grouped
+from .flags import grouped
+from .options import ScreenFlags
 from .sessions import ListFlags
 from .terminal import Terminal
 from .words import home, in_line, size
@@ -54,7 +55,7 @@ def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None
 def places() -> "Places":
     """The folders of this user."""
     from qwen35cli.app.items import Places  # late: not for --help
-    from qwen35cli.checkpoint.hub_cache import cache_folder
+    from qwen35cli.checkpoint.hub import cache_folder
 
     return Places(
         data=settings.data_folder(),
@@ -79,7 +80,7 @@ def fault(item: "Item") -> tuple[str, str]:
         return f"{name} cannot be used: {in_line(item.fault)}", again.get(item.kind, "") + removes
     return (
         f"{name} is not used by itself: {in_line(item.source)}, of which it was made, is gone",
-        f"--model {shlex.quote(str(item.path))} runs it still, {removes}",
+        f"qwen35 chat --model {shlex.quote(str(item.path))} runs it still, {removes}",
     )
 
 

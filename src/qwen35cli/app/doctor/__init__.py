@@ -75,7 +75,7 @@ def _made(name: str, make: Callable[[], Section]) -> Section:
 def hub_folder() -> Path:
     """The cache that Hugging Face's tools share here."""
     try:
-        from qwen35cli.checkpoint.hub_cache import cache_folder  # late: a package may be missing
+        from qwen35cli.checkpoint.hub import cache_folder  # late: a package may be missing
 
         return cache_folder()
     except ImportError:
