@@ -29,7 +29,6 @@ caches with random numbers, which costs a step as much as true ones.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from typing import Any
 import torch
 
 from qwen35cli.app.bandwidth import read_bandwidth, read_buffer
+from qwen35cli.app.doctor.machine import cpu_features, cpu_name
 from qwen35cli.checkpoint.opened import Checkpoint, open_checkpoint
 from qwen35cli.engine.runner import Runner
 from qwen35cli.model.cache import DeltaCache, KVCache
@@ -369,6 +369,7 @@ def _result(
         "format": checkpoint.format,
         "kv_dtype": options.kv_dtype,
         "machine": cpu_name(),
+        "cpu_features": cpu_features(),
         "threads": options.threads,
         "torch": torch.__version__,
         "commit": _commit(),
@@ -383,16 +384,6 @@ def _result(
         peer = sides[options.peer]
         result["ratio"] = {name: ours[name] / peer[name] for name in ours if name in peer}
     return result
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor()
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-    flags = "avx512 " if "avx512f" in info.read_text() else ""
-    amx = "amx" if "amx_tile" in info.read_text() else ""
-    return " ".join((names[0].partition(": ")[2] if names else "CPU", flags + amx)).strip()
 
 
 def _commit() -> str:

@@ -131,7 +131,18 @@ def test_a_checkpoint_that_has_changed_since_is_a_problem(places):
     os.utime(folder / "config.json", (1, 1))
     (problem,) = checkpoints.section(places).problems
     assert "has changed since it was verified" in problem.what
-    assert problem.mend.startswith("qwen35 verify Qwen/Qwen3.5-0.8B")
+    assert problem.mend.startswith("qwen35 pull Qwen/Qwen3.5-0.8B")
+
+
+def test_what_was_verified_is_looked_at_once(places, monkeypatch):
+    note(places, snapshot(places))
+    asked = []
+    check = verified.check
+    monkeypatch.setattr(
+        verified, "check", lambda repo, commit: asked.append(commit) or check(repo, commit)
+    )
+    checkpoints.section(places)
+    assert len(asked) == 1
 
 
 def test_a_checkpoint_without_its_weights_is_a_problem(places):

@@ -334,7 +334,7 @@ def test_a_picture_that_is_far_too_narrow_is_named(call, tmp_path):
         (["-m", "demo", "chat"], None, 2, "got unexpected extra argument(s) (chat)"),
         (["ask", "hi", "--tmp", "1"], None, 2, "no such option: --tmp"),
         (["ask", "hi", "--ctx", "3z"], None, 2, "'3z' is not a token count"),
-        (["ask", "hi", "--temp", "-1"], None, 2, "temperature is -1.0, it must be from 0 to 100"),
+        (["ask", "hi", "--temp", "-1"], None, 2, "'-1' is not a number from 0 to 100"),
         (["ask", "hi", "--json", "--stream-json"], None, 2, "exclude each other"),
         (["ask", "hi", "-p", "ho"], None, 2, "the prompt is given twice"),
         (["ask", "   "], None, 2, "there is nothing to answer"),

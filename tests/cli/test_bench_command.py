@@ -98,17 +98,24 @@ def test_ctrl_c_before_anything_was_measured(qwen35, monkeypatch, where):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--runs", "0"), 2, "at least 1"),
+        (("--runs", "0"), 2, "'0' is not a whole number from 1 to 1,000"),
         (("--ctx", "many"), 2, "is not a token count"),
         (("--ctx", "10M"), 2, "more than the model's"),
         (("--quant", "int3"), 2, "int3"),
-        (("--kernels", "fast"), 2, "no kernels named 'fast'"),
+        (("--kernels", "fast"), 2, "'fast' is not one of"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(qwen35, arguments, code, message):
     found, out, err = qwen35("bench", "demo", *arguments)
     assert (found, out) == (code, "")
     assert message in err
+
+
+def test_without_a_gpu_the_hint_is_a_call_of_bench(qwen35, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = qwen35("bench", "demo", "--device", "cuda")
+    assert code == 4
+    assert err.endswith("hint: --device cpu (slow), or qwen35 bench demo to look around\n")
 
 
 def test_a_model_that_is_not_there_is_exit_3(qwen35):

@@ -84,6 +84,14 @@ def test_commands_flags_and_their_values(home):
     assert offered(home, "qwen35 chat --device ") == ["auto", "cpu", "cuda"]
 
 
+def test_a_value_behind_an_equals_sign_that_bash_takes_apart(home):
+    assert offered(home, "qwen35 ask --quant = i") == ["int8", "int4"]
+    assert offered(home, "qwen35 ask --quant =") == ["bf16", "int8", "int4", "nf4"]
+    assert offered(home, "qwen35 ask --model = ./m") == ["./mine"]
+    assert offered(home, "qwen35 ask --quant = int4 --device = c") == ["cpu", "cuda"]
+    assert offered(home, "qwen35 ask --quant = int4 --te") == ["--temp"]
+
+
 def test_models(home):
     assert offered(home, "qwen35 ask --model ") == ["demo", "Qwen/Qwen3.5-4B", "mine"]
     assert offered(home, "qwen35 ask -m ./m") == ["./mine"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from qwen35cli.cli import app, config, config_file, options, run
+from qwen35cli.cli import app, config, config_file, flags, options, run, values
 from qwen35cli.cli.adjust import Adjustable
 from qwen35cli.engine.sampling import PRESET_NAMES, Sampling
 from qwen35cli.errors import UsageError
@@ -140,7 +140,7 @@ def test_values_go_through_the_parsers_of_the_flags(home):
     text = 'ctx = "64k"\nimage_max_tokens = "full"\nmtp = 2\nthink = false\nkv_dtype = "int8"\n'
     write(home, "user", text + 'temp = "0.5"\ntools = "~/t.json"\n')
     params = parse("ask", "q").params
-    assert isinstance(params["ctx"], options.RoundCount)
+    assert isinstance(params["ctx"], values.RoundCount)
     assert (params["ctx"], params["image_max_tokens"], params["mtp"]) == (65536, 0, "2")
     assert (params["think"], params["kv_dtype"], params["temp"]) == (False, "int8", 0.5)
     assert Path(params["tools"]) == Path.home() / "t.json"
@@ -191,11 +191,16 @@ def test_what_another_command_takes_is_not_looked_at(home):
         ("stats = 1979-05-27", 1, "stats takes true or false, not datetime.date", ""),
         ('quant = "int7"', 1, "quant: 'int7' is not one of 'bf16', 'int8'", "qwen35 ask --help"),
         ('ctx = "zz"', 1, "ctx: 'zz' is not a token count", "qwen35 ask --help"),
-        ("top_k = 1.5", 1, "top_k: ", ""),
+        ("top_k = 1.5", 1, "top_k: '1.5' is not a whole number from 0 to", "qwen35 ask --help"),
+        ("\ntemp = 500", 2, "temp: '500' is not a number from 0 to 100", "qwen35 ask --help"),
+        ("[ask]\nmin_p = nan", 2, "min_p: 'nan' is not a number from 0 to 1", ""),
+        ("seed = -1", 1, "seed: '-1' is not a whole number from 0 to 9,223,372,036", ""),
+        ('kernels = "fast"', 1, "kernels: 'fast' is not one of 'cpu', 'triton'", ""),
         ('preset = "wild"', 1, "preset: 'wild' is not one of general, coding, reasoning", ""),
         ("[presets.a]\ntemperature = 1", 2, "a preset has no 'temperature'", "did you mean temp?"),
-        ("[presets.a]\ntop_k = 1.5", 2, "top_k takes a whole number, not 1.5", ""),
-        ('[presets.a]\ntemp = "1"', 2, "temp takes a number, not '1'", ""),
+        ("[presets.a]\ntop_k = 1.5", 2, "top_k takes a whole number from 0 to 2,147,483,647", ""),
+        ('[presets.a]\ntemp = "1"', 2, "temp takes a number from 0 to 100, not '1'", "temp = 1"),
+        ("[presets.a]\ntop_k = 1\ntop_p = 3", 3, "top_p takes a number from 0 to 1, not 3", ""),
         ("[presets]\na = 1", 2, "'a' is no table", "[presets.NAME]"),
         ("presets = 1", 1, "presets is a table of tables", ""),
         ("seed = 1\ntemp =\n", 2, "invalid value", "in quotes"),
@@ -216,6 +221,12 @@ def test_every_file_is_held_to_it(home):
     write(home, "user", "temp = 1")
     path = write(home, "system", "\nx = 1")
     assert refused().message.startswith(f"{path}, line 2: ")
+    path.unlink()
+    write(home, "project", "seed = 1\ntemp = 500")
+    assert refused().message == ".qwen35.toml, line 2: temp: '500' is not a number from 0 to 100"
+    write(home, "user", "\n\n[vram]\ngroup = 48\n")
+    path = home / "user/qwen35/config.toml"
+    assert refused("vram").message == f"{path}, line 4: group: '48' is not one of 32, 64, 128"
 
 
 @pytest.mark.parametrize("key", ["model", "device", "tools", "yes", "kernels", "quant", "schema"])
@@ -294,12 +305,12 @@ def test_a_variable_that_nothing_reads_is_told(home, monkeypatch, capsys):
     [
         (
             ("ask", "--temp", "x", "q"),
-            "'--temp' (env var: 'QWEN35_TEMP'): it takes a number",
+            "invalid value for '--temp': 'x' is not a number from 0 to 100",
             "ask",
         ),
-        (("ask", "--top-k", "1.5", "q"), "it takes a whole number", "ask"),
-        (("ask", "--quant", "int7", "q"), "'QWEN35_QUANT'): 'int7' is not one of 'bf16'", "ask"),
-        (("vram", "--batch", "0"), "it takes at least 1", "vram"),
+        (("ask", "--top-k", "1.5", "q"), "'--top-k': '1.5' is not a whole number from 0", "ask"),
+        (("ask", "--quant", "int7", "q"), "'--quant': 'int7' is not one of 'bf16'", "ask"),
+        (("vram", "--batch", "0"), "'0' is not a whole number from 1 to 4,096", "vram"),
         (("ask", "--quant"), "option '--quant' requires an argument", "ask"),
         (("-p",), "option '-p' requires an argument", ""),
     ],
@@ -311,10 +322,30 @@ def test_values_that_are_not_possible(capsys, arguments, message, hint):
     assert help == " ".join(f"hint: qwen35 {hint} --help".split())
 
 
-def test_a_variable_that_is_no_switch(monkeypatch, capsys):
-    monkeypatch.setenv("QWEN35_THINK", "maybe")
-    assert run(["ask", "q"]) == 2
-    assert "'QWEN35_THINK'): it takes true or false\n" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("variable", "text", "why", "arguments"),
+    [
+        ("QWEN35_THINK", "maybe", "it takes true or false", ("ask", "q")),
+        ("QWEN35_TEMP", "500", "'500' is not a number from 0 to 100", ("ask", "q")),
+        ("QWEN35_SEED", "-1", "'-1' is not a whole number from 0 to 9,", ("bare", "-p", "q")),
+        ("QWEN35_CTX", "many", "'many' is not a token count", ("chat",)),
+        ("QWEN35_DEVICE", "gpu", "'gpu' is not one of 'auto', 'cpu', 'cuda'", ("bench",)),
+        ("QWEN35_BATCH", "0", "'0' is not a whole number from 1 to 4,096", ("vram",)),
+        ("QWEN35_GROUP", "7", "'7' is not one of 32, 64, 128", ("quantize",)),
+    ],
+)
+def test_a_variable_whose_value_is_not_possible_is_named(
+    monkeypatch, capsys, variable, text, why, arguments
+):
+    monkeypatch.setenv(variable, text)
+    assert run([*arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {variable}: {why}")
+
+
+def test_a_flag_that_is_not_possible_is_named_and_not_its_variable(monkeypatch, capsys):
+    monkeypatch.setenv("QWEN35_TEMP", "1")
+    assert run(["ask", "--temp", "500", "q"]) == 2
+    assert "QWEN35_TEMP" not in capsys.readouterr().err
 
 
 # -- presets ---------------------------------------------------------------------------------------
@@ -336,7 +367,7 @@ def sampling(*arguments):
         "flags": options.Flags,
     }
     probe = typer.Typer()
-    probe.command("ask")(options.grouped(command))
+    probe.command("ask")(flags.grouped(command))
     probe.command("other")(lambda: None)
     with pytest.raises(Seen):
         probe(["ask", *arguments], standalone_mode=False)

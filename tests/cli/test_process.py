@@ -62,7 +62,13 @@ LINES = [["line\n", "line\n"]]
 @pytest.mark.parametrize(
     ("redirection", "code", "out", "err"),
     [
-        (">&-", 1, "", "error: stdout is closed, there is nowhere to write\nhint: -o FILE\n"),
+        (
+            ">&-",
+            1,
+            "",
+            "error: stdout is closed, there is nowhere to write\n"
+            "hint: end the command with > FILE\n",
+        ),
         ("2>&-", 0, "line\nline\n\n", ""),
         ("<&-", 0, "line\nline\n\n", ""),
         (">/dev/full", 1, "", "error: could not write the answer: No space left on device\n"),

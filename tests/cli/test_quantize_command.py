@@ -89,7 +89,7 @@ def test_a_dry_run_gives_sizes_and_writes_nothing(qwen35, tmp_path):
     [
         (["nothing"], 3, "there is no model 'nothing'"),
         (["demo", "--format", "int3"], 2, "'int3' is not one of"),
-        (["demo", "--group", "48"], 2, "int4 has no groups of 48 weights"),
+        (["demo", "--group", "48"], 2, "'48' is not one of 32, 64, 128"),
         (["demo", "--plan-file", "/no/such"], 2, "/no/such cannot be read"),
         (["demo", "-o", "/etc"], 2, "/etc exists, and qwen35 quantize did not write it"),
         (["demo", "-o", "/dev/null"], 2, "/dev/null is a file"),

@@ -69,7 +69,7 @@ def test_a_picture_is_read(ask, tmp_path):
     [
         (["x" * 600], 6, "the prompt has 62"),
         (["hi", "--ctx", "1M"], 2, "1,048,576 tokens is more than the model's 4,096"),
-        (["hi", "--kernels", "none"], 2, "there are no kernels named 'none'"),
+        (["hi", "--kernels", "none"], 2, "'none' is not one of 'cpu', 'triton', 'reference'"),
         (["hi", "--mtp", "5"], 2, "5 is not auto, off or a number from 1 to 4"),
         (["hi", "-m", "nobody/nothing"], 3, "nobody/nothing is not on this machine"),
         (["hi", "-m", "nothing"], 3, "there is no model 'nothing'"),

@@ -105,10 +105,16 @@ def fresh(tmp_path_factory):
             "/set temp hot",
             [
                 "error: temp cannot be 'hot'",
-                "hint: a number, 0 to 100; /set temp default takes it back",
+                "hint: /set temp VALUE: a number from 0 to 100; /set temp default takes it back",
             ],
         ),
-        ("/set top_p 2", ["error: top_p is 2.0, it must be from 0 to 1"]),
+        (
+            "/set top_p 2",
+            [
+                "error: top_p cannot be '2'",
+                "hint: /set top_p VALUE: a number from 0 to 1; /set top_p default takes it back",
+            ],
+        ),
         ("/set markdown maybe", ["error: markdown cannot be 'maybe'"]),
         ("/show tmp", ["error: there is no setting 'tmp'", "hint: did you mean temp?"]),
         ("/regen", ["error: nothing was asked yet"]),

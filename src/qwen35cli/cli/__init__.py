@@ -77,6 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     terminal = Terminal()
     if settings.is_completing():
         sys.modules["rich"] = None  # type: ignore[assignment]  # Typer would import it for nothing
+        settings.join_completed()
     try:
         with signals.ending_as_interrupt():
             code = app(

@@ -13,17 +13,10 @@ from qwen35cli.engine.sampling import PRESET_NAMES, choose
 from qwen35cli.errors import UsageError
 
 from .config import SAMPLING
-from .options import Flags, budget, tokens
+from .options import Flags
+from .values import NUMBERS, budget, tokens
 
 SHOWN: Final = ("fold", "show", "hide")  # ways of showing the thinking
-
-
-def _number(text: str) -> float:
-    return float(text)
-
-
-def _whole(text: str) -> int:
-    return int(text.replace("_", "").replace(",", ""))
 
 
 def _switch(text: str) -> bool:
@@ -57,16 +50,20 @@ def _preset(names: tuple[str, ...]) -> Key:
     )
 
 
+def _number(key: str, help: str) -> Key:
+    return Key(help, NUMBERS[key].read, str(NUMBERS[key]))
+
+
 ON_OFF = ("on", "off")
 KEYS: Final[Mapping[str, Key]] = {
     "preset": _preset(PRESET_NAMES),
-    "temp": Key("temperature; 0 takes the likeliest token", _number, "a number, 0 to 100"),
-    "top_p": Key("likeliest tokens up to this share", _number, "a number, 0 to 1"),
-    "top_k": Key("so many of the likeliest tokens; 0 keeps all", _whole, "a whole number"),
-    "min_p": Key("no tokens below this share of the best", _number, "a number, 0 to 1"),
-    "presence_penalty": Key("against tokens already generated", _number, "a number, -100 to 100"),
-    "repetition_penalty": Key("the same as a factor; 1 is off", _number, "a number, 0.01 to 100"),
-    "seed": Key("same seed, same text; otherwise drawn anew", _whole, "a whole number"),
+    "temp": _number("temp", "temperature; 0 takes the likeliest token"),
+    "top_p": _number("top_p", "likeliest tokens up to this share"),
+    "top_k": _number("top_k", "so many of the likeliest tokens; 0 keeps all"),
+    "min_p": _number("min_p", "no tokens below this share of the best"),
+    "presence_penalty": _number("presence_penalty", "against tokens already generated"),
+    "repetition_penalty": _number("repetition_penalty", "the same as a factor; 1 is off"),
+    "seed": _number("seed", "same seed, same text; otherwise drawn anew"),
     "max_tokens": Key("most tokens of an answer", tokens, "a count, as 2k"),
     "think_budget": Key("most tokens of thinking", budget, "a count, as 2k, or none", ("none",)),
     "answer_reserve": Key("context that thinking leaves", tokens, "a count, as 1k"),
@@ -108,14 +105,13 @@ class Adjustable:
     def __getitem__(self, key: str) -> Any:
         return self._values.get(key)
 
-    def set(self, key: str, text: str, *, thinking: bool) -> None:
+    def set(self, key: str, text: str) -> None:
         """Take `text` as the value of `key`; `default` takes a change back.
 
         Raises:
             UsageError: no such key, or no such value; nothing has changed.
         """
         known = _known(key, self.keys)
-        before = dict(self._values)
         if text == "default":
             self._values.pop(key, None)
             if key in self._start:
@@ -123,15 +119,11 @@ class Adjustable:
             return
         try:
             self._values[key] = known.parse(text)
-            self.options(thinking=thinking)  # out of range?
         except (ValueError, typer.BadParameter):
-            self._values = before
             raise UsageError(
-                f"{key} cannot be {text[:40]!r}", f"{known.form}; /set {key} default takes it back"
+                f"{key} cannot be {text[:40]!r}",
+                f"/set {key} VALUE: {known.form}; /set {key} default takes it back",
             ) from None
-        except UsageError:
-            self._values = before
-            raise
 
     def options(self, *, thinking: bool) -> Options:
         """How the next answer is made. Without a seed one is drawn."""

@@ -8,7 +8,8 @@ import typer
 from qwen35cli.errors import InterruptedByUser, Qwen35Error, UsageError
 
 from . import stdin, structured
-from .options import Flags, ModelFlags, Prompt, grouped
+from .flags import grouped
+from .options import Flags, ModelFlags, Prompt
 from .terminal import Sink, Terminal
 
 NOTHING = UsageError("there is nothing to answer", 'qwen35 ask "Why is the sky blue?"')

@@ -14,28 +14,23 @@ from qwen35cli.errors import InterruptedByUser
 from qwen35cli.text.sanitize import sanitize
 
 from . import settings
+from .flags import Group, flag, grouped, switch
 from .options import (
     DEFAULT_MODEL,
     Device,
-    Group,
     Kernels,
     KVDtype,
     Model,
     Quant,
     Revision,
     ScreenFlags,
-    contexts,
-    flag,
-    grouped,
-    switch,
 )
 from .terminal import Terminal
+from .values import Number, contexts
 
 if TYPE_CHECKING:
     from qwen35cli.app.bench import Bench
     from qwen35cli.app.bench.results import Decoded, Prefilled
-
-MOST_RUNS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +70,12 @@ class BenchFlags(Group):
     ] = None
     runs: Annotated[
         int,
-        typer.Option(
+        flag(
+            "Measured",
+            "Of each; the median counts.",
             "--runs",
-            envvar="QWEN35_RUNS",
-            rich_help_panel="Measured",
-            help="Of each; the median counts.",
             metavar="N",
-            min=1,
-            max=MOST_RUNS,
+            parser=Number(1, 1_000, whole=True).read,
         ),
     ] = 5
     json: Annotated[bool, switch("Output", "One JSON object at the end.", "--json")] = False

@@ -6,8 +6,9 @@ from qwen35cli.errors import UsageError
 
 from . import stdin
 from .ask import answer_once, begin_reading
+from .flags import grouped
 from .keyboard import typing_ahead
-from .options import Flags, Interactive, Prompt, grouped
+from .options import Flags, Interactive, Prompt
 from .terminal import Terminal
 
 

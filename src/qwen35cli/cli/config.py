@@ -17,6 +17,7 @@ from . import settings
 from .config_file import File, found
 from .manual import BARE
 from .usage import plain
+from .values import NUMBERS
 from .variables import PREFIX
 
 PRESETS: Final = "presets"  # the table of tables
@@ -260,7 +261,7 @@ def _presets(file: File) -> Iterator[tuple[str, Preset]]:
     """The presets that a file defines.
 
     Raises:
-        UsageError: one is no table of numbers.
+        UsageError: one is no table of numbers, or a number is out of range.
     """
     tables = file.data.get(PRESETS, {})
     if not isinstance(tables, dict):
@@ -275,10 +276,9 @@ def _presets(file: File) -> Iterator[tuple[str, Preset]]:
                 near = _nearest(key, words)
                 hint = f"did you mean {near}?" if near else ", ".join(SAMPLING)
                 file.refuse(place, f"a preset has no {key[:40]!r}", hint)
-            types = (int,) if key == "top_k" else (int, float)
-            if isinstance(value, bool) or not isinstance(value, types):
-                what = "a whole number" if key == "top_k" else "a number"
-                file.refuse(place, f"{key} takes {what}, not {_spoken(value)}", f"{key} = 1")
+            if value not in NUMBERS[key]:
+                message = f"{key} takes {NUMBERS[key]}, not {_spoken(value)}"
+                file.refuse(place, message, f"{key} = 1")
         yield name, {SAMPLING[key]: value for key, value in table.items()}
 
 

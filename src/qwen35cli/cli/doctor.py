@@ -15,7 +15,8 @@ from qwen35cli.errors import InterruptedByUser, UsageError
 from qwen35cli.text.sanitize import sanitize
 
 from . import config, config_file, settings
-from .options import Group, ScreenFlags, flag, grouped, switch
+from .flags import Group, flag, grouped, switch
+from .options import ScreenFlags
 from .terminal import Terminal
 from .variables import variables
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .columns import fitted
+from .flags import grouped
 from .ls import places
-from .options import DEFAULT_MODEL, Model, Revision, ScreenFlags, grouped
+from .options import DEFAULT_MODEL, Model, Revision, ScreenFlags
 from .sessions import ListFlags
 from .terminal import Terminal
 from .words import home, in_line, size

@@ -24,7 +24,12 @@ Sections = dict[str, Rows]
 
 
 class Command(TyperCommand):
-    """A command with such a help."""
+    """A command with such a help, whose terminal gives the hints that it can follow."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.obj is not None:
+            ctx.obj.context = ctx
+        return super().parse_args(ctx, args)
 
     def get_short_help_str(self, limit: int = 0) -> str:
         return sentence(self.help or "")

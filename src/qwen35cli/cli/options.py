@@ -1,83 +1,21 @@
-"""Every flag, spelled once: names, variable, panel, help. Commands take them in groups."""
+"""Every flag, spelled once: names, variable, panel, help."""
 
 import dataclasses
-import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, get_origin
+from typing import Annotated, Any, Literal
 
 import typer
 
 from qwen35cli.checkpoint.pinned import DEFAULT_REPO
 
-from . import complete, config
-from .variables import PREFIX, strays
+from . import complete, config, values
+from .flags import Group, flag, switch
 
 DEFAULT_MODEL = DEFAULT_REPO
-UNITS = {"k": 2**10, "m": 2**20}
 OF_PRESET = "the preset's"
 PRESETS = ("general", "coding", "reasoning")  # of the model card; files may define more
-
-
-class RoundCount(int):
-    """A token count that was written in k or M, and so stands for about as many."""
-
-
-def tokens(text: str | int) -> int:
-    """Read a token count: `8192`, `8_192`, `32k`, `25.6K`, `1M`; the last three as `RoundCount`."""
-    if isinstance(text, int) and text > 0:
-        return text
-    number = str(text).strip().replace("_", "").replace(",", "").lower()
-    known = re.fullmatch(r"(\d{1,12}|\d{1,9}(?:\.\d+)?(?=[km]))([km]?)", number)
-    count = int(float(known[1]) * UNITS.get(known[2], 1)) if known else 0
-    if not count:
-        raise typer.BadParameter(f"{text!r} is not a token count such as 8192, 32k or 1M")
-    return RoundCount(count) if known and known[2] else count
-
-
-def image_tokens(text: str | int) -> int:
-    """Read a token count, or `full` for the model's own limit, given as 0."""
-    return 0 if text in ("full", 0) else tokens(text)
-
-
-def budget(text: str | int) -> int:
-    """Read a token count that may be 0, or `none` for no limit, given as -1."""
-    if text in ("none", -1):
-        return -1
-    return 0 if text in ("0", 0) else tokens(text)
-
-
-def contexts(text: str) -> tuple[int, ...]:
-    """Read one token count or several, between commas: `8k,32k,256k`.
-
-    `131,072` can only be one, `262,144` might be two.
-    """
-    if re.fullmatch(r"\d{1,3}(,\d{3})+", text.strip()):
-        if re.search(r",0", text):
-            return (tokens(text),)
-        one, several = text.replace(",", ""), text.replace(",", ", ")
-        raise typer.BadParameter(f"{text!r} is one count or several; write {one}, or '{several}'")
-    return tuple(tokens(each) for each in text.strip(", ").split(","))
-
-
-def pictures(text: str) -> tuple[tuple[int, int], ...]:
-    """Read the size of a picture, or of several alike: `1920x1080`, `640x480x3`."""
-    known = re.fullmatch(r"(\d{1,6})[x×](\d{1,6})(?:[x×](\d{1,4}))?", text.strip().lower())
-    width, height, count = (int(part or 1) for part in known.groups()) if known else (0, 0, 0)
-    if not width * height * count:
-        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT or WIDTHxHEIGHTxCOUNT in pixels")
-    return ((width, height),) * count
-
-
-def drafts(text: str) -> str:
-    """Check `auto`, `off` or a number of drafts; 0 is `off`."""
-    if text in ("0", "off"):
-        return "off"
-    if text == "auto" or (text in "1234" and len(text) == 1):
-        return text
-    raise typer.BadParameter(f"{text} is not auto, off or a number from 1 to 4")
 
 
 def known_preset(context: typer.Context, name: str) -> str:
@@ -86,40 +24,6 @@ def known_preset(context: typer.Context, name: str) -> str:
     if name not in known and not context.resilient_parsing:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}")
     return name
-
-
-def flag(
-    panel: str,
-    help: str,
-    *names: str,
-    metavar: str | None = None,
-    parser: Callable[[str], Any] | None = None,
-    default: str | bool = True,
-    check: Callable[[typer.Context, Any], Any] | None = None,
-    complete: Callable[[str], list[tuple[str, str]]] | None = None,
-) -> object:
-    """An option with its environment variable, `QWEN35_` and the long name.
-
-    `default` is what the help shows as the default: True for the value itself. `complete` tells a
-    shell what may be typed.
-    """
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    return typer.Option(
-        *names,
-        envvar=PREFIX + long.removeprefix("--").replace("-", "_").upper(),
-        rich_help_panel=panel,
-        help=help,
-        metavar=metavar,
-        parser=parser,
-        show_default=default,
-        callback=check,
-        autocompletion=complete,
-    )
-
-
-def switch(panel: str, help: str, *names: str, default: str | bool = True) -> object:
-    """A flag that takes no value."""
-    return flag(panel, help, *names, metavar="", default=default)
 
 
 Prompt = Annotated[
@@ -144,7 +48,6 @@ Interactive = Annotated[
     switch("Behaviour", "Talk on at the terminal about what is piped in.", "--interactive"),
 ]
 
-
 # Flags of several commands.
 Revision = Annotated[
     str | None,
@@ -167,7 +70,7 @@ Quant = Annotated[
     ),
 ]
 Kernels = Annotated[
-    str | None,
+    Literal["cpu", "triton", "reference"] | None,
     flag(
         "Model",
         "Kernels to run: `cpu`, `triton` for a GPU, or `reference`, plain torch on any.",
@@ -183,7 +86,7 @@ ImageMaxTokens = Annotated[
         "Most tokens for one picture, or `full` for the model's own limit.",
         "--image-max-tokens",
         metavar="N",
-        parser=image_tokens,
+        parser=values.image_tokens,
     ),
 ]
 KVDtype = Annotated[
@@ -197,7 +100,7 @@ Drafts = Annotated[
         "Tokens to draft ahead by the model's MTP layer: auto, off or 1 to 4.",
         "--mtp",
         metavar="auto|off|N",
-        parser=drafts,
+        parser=values.drafts,
     ),
 ]
 GroupSize = Annotated[
@@ -207,14 +110,10 @@ GroupSize = Annotated[
         "Weights that share a scale: 32, 64 or 128.",
         "--group",
         metavar="N",
+        parser=values.group,
         default="32, for nf4 64",
     ),
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """A set of flags that belong together; its fields are options, or groups again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,7 +220,7 @@ class ModelFlags(Group):
             "Tokens to make room for, such as 32k.",
             "--ctx",
             metavar="N",
-            parser=tokens,
+            parser=values.tokens,
             default="131,072 or what fits",
         ),
     ] = None
@@ -351,6 +250,7 @@ class SamplingFlags(Group):
             "Temperature; 0 always takes the likeliest token.",
             "--temp",
             metavar="X",
+            parser=values.NUMBERS["temp"].read,
             default=OF_PRESET,
         ),
     ] = None
@@ -361,6 +261,7 @@ class SamplingFlags(Group):
             "Keep the likeliest tokens up to this share.",
             "--top-p",
             metavar="X",
+            parser=values.NUMBERS["top_p"].read,
             default=OF_PRESET,
         ),
     ] = None
@@ -371,6 +272,7 @@ class SamplingFlags(Group):
             "Keep this many tokens; 0 keeps all.",
             "--top-k",
             metavar="N",
+            parser=values.NUMBERS["top_k"].read,
             default=OF_PRESET,
         ),
     ] = None
@@ -381,6 +283,7 @@ class SamplingFlags(Group):
             "Drop tokens below this share of the best.",
             "--min-p",
             metavar="X",
+            parser=values.NUMBERS["min_p"].read,
             default=OF_PRESET,
         ),
     ] = None
@@ -391,6 +294,7 @@ class SamplingFlags(Group):
             "Against tokens already generated.",
             "--presence-penalty",
             metavar="X",
+            parser=values.NUMBERS["presence_penalty"].read,
             default=OF_PRESET,
         ),
     ] = None
@@ -401,6 +305,7 @@ class SamplingFlags(Group):
             "The same as a factor; 1 is off.",
             "--repetition-penalty",
             metavar="X",
+            parser=values.NUMBERS["repetition_penalty"].read,
             default=OF_PRESET,
         ),
     ] = None
@@ -411,12 +316,15 @@ class SamplingFlags(Group):
             "Same seed, same text.",
             "--seed",
             metavar="N",
+            parser=values.NUMBERS["seed"].read,
             default="drawn, and reported",
         ),
     ] = None
     max_tokens: Annotated[
         int,
-        flag("Sampling", "Most tokens of answer.", "--max-tokens", metavar="N", parser=tokens),
+        flag(
+            "Sampling", "Most tokens of answer.", "--max-tokens", metavar="N", parser=values.tokens
+        ),
     ] = 32768
     presets: Mapping[str, config.Preset] = dataclasses.field(
         default_factory=dict
@@ -443,7 +351,7 @@ class ThinkingFlags(Group):
             "Most tokens of thinking; 0 is --no-think, `none` no limit.",
             "--think-budget",
             metavar="N",
-            parser=budget,
+            parser=values.budget,
         ),
     ] = 4096
     answer_reserve: Annotated[
@@ -453,7 +361,7 @@ class ThinkingFlags(Group):
             "Tokens of the context that thinking leaves to the answer.",
             "--answer-reserve",
             metavar="N",
-            parser=tokens,
+            parser=values.tokens,
             default="1,024, or a quarter of a small context",
         ),
     ] = None
@@ -620,7 +528,7 @@ class VramFlags(Group):
             "Tokens to make room for, such as 32k; several between commas.",
             "--ctx",
             metavar="N,…",
-            parser=contexts,
+            parser=values.contexts,
             default="131,072",
         ),
     ] = None
@@ -632,7 +540,7 @@ class VramFlags(Group):
             "Pictures of this size in pixels, xN of them; repeats.",
             "--images",
             metavar="WxH[xN]",
-            parser=pictures,
+            parser=values.pictures,
         ),
     ] = None
     image_max_tokens: ImageMaxTokens = 2048
@@ -643,20 +551,18 @@ class VramFlags(Group):
             "Tokens of a prompt read at once.",
             "--chunk",
             metavar="N",
-            parser=tokens,
+            parser=values.tokens,
             default="2048; 512 on a CPU",
         ),
     ] = None
     batch: Annotated[
         int,
-        typer.Option(
+        flag(
+            "Model",
+            "Sequences at the same time, 4,096 at most.",
             "--batch",
-            envvar="QWEN35_BATCH",
-            rich_help_panel="Model",
-            help="Sequences at the same time, 4,096 at most.",
             metavar="N",
-            min=1,
-            max=4096,
+            parser=values.Number(1, 4096, whole=True).read,
         ),
     ] = 1
     gpu: Annotated[
@@ -692,85 +598,3 @@ class VramFlags(Group):
         switch("Answer", "Load the model here and compare with what it takes.", "--measure"),
     ] = False
     json: Annotated[bool, switch("Answer", "One JSON object for each context.", "--json")] = False
-
-
-CONFIG = inspect.Parameter(
-    "config",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            envvar="QWEN35_CONFIG",
-            metavar="FILE",
-            is_eager=True,  # what it holds lies under the flags that are read next
-            expose_value=False,
-            callback=config.read,
-            help="File of settings to read in place of your own; /dev/null is none.",
-        ),
-    ],
-)
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Spread every parameter that is a group into its flags, as Typer wants to see them.
-
-    What is not given on the command line or by a variable comes from the files of settings.
-    """
-    signature = inspect.signature(command)
-    plain: list[inspect.Parameter] = []
-    groups: dict[str, type[Group]] = {}
-    for name, parameter in signature.parameters.items():
-        if _is_group(parameter.annotation):
-            groups[name] = parameter.annotation
-        else:
-            plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-
-    def flat(**values: Any) -> None:
-        given = {parameter.name: values[parameter.name] for parameter in plain}
-        context: typer.Context = values["context"]
-        values["presets"] = config.presets(context)
-        if context.obj and context.info_name != "doctor":  # which reports them itself
-            if files := values.get("verbose") and config.read_files(context):
-                context.obj.say(f"settings of {', '.join(map(str, files))}")
-            for message, hint in () if values.get("quiet") else strays(context):
-                context.obj.warn(message, hint)
-        command(**given, **{name: _build(group, values) for name, group in groups.items()})
-
-    spread = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=field.type,
-        )
-        for group in groups.values()
-        for field in _flags(group)
-    ]
-    parameters = [*plain, CONFIG, *spread]
-    flat.__name__, flat.__doc__ = command.__name__, command.__doc__
-    flat.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return flat
-
-
-def _is_group(kind: object) -> TypeGuard[type[Group]]:
-    return isinstance(kind, type) and issubclass(kind, Group)
-
-
-def _flags(group: type[Group]) -> Iterator[Field[Any]]:
-    for field in fields(group):
-        if _is_group(field.type):
-            yield from _flags(field.type)
-        elif get_origin(field.type) is Annotated:
-            yield field
-
-
-def _build(group: type[Group], values: Mapping[str, object]) -> Group:
-    return group(
-        **{
-            field.name: _build(field.type, values) if _is_group(field.type) else values[field.name]
-            for field in fields(group)
-        }
-    )

@@ -9,16 +9,8 @@ import typer
 from qwen35cli.text.sanitize import sanitize
 
 from . import fetching, settings
-from .options import (
-    DEFAULT_MODEL,
-    Group,
-    Offline,
-    ScreenFlags,
-    flag,
-    grouped,
-    model_argument,
-    switch,
-)
+from .flags import Group, flag, grouped, switch
+from .options import DEFAULT_MODEL, Offline, ScreenFlags, model_argument
 from .terminal import Terminal
 from .words import size
 

@@ -8,7 +8,8 @@ import typer
 from qwen35cli.text.sanitize import sanitize
 
 from . import settings
-from .options import DEFAULT_MODEL, Model, QuantizeFlags, ScreenFlags, grouped
+from .flags import grouped
+from .options import DEFAULT_MODEL, Model, QuantizeFlags, ScreenFlags
 from .terminal import Terminal
 from .words import size
 

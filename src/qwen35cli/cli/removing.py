@@ -10,8 +10,8 @@ import typer
 from qwen35cli.errors import UsageError
 
 from . import stdin
+from .flags import Group, switch
 from .keyboard import forget_typed
-from .options import Group, switch
 from .terminal import Terminal
 
 

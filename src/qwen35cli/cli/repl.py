@@ -349,7 +349,7 @@ class Repl:
 
     def _toggle_thinking(self) -> None:
         hidden = self.adjust["thinking"] == "hide"
-        self.adjust.set("thinking", "fold" if hidden else "hide", thinking=True)
+        self.adjust.set("thinking", "fold" if hidden else "hide")
         self.terminal.note(f"thinking {'shown' if hidden else 'hidden'}")
 
     def _editor(self) -> Editor:

@@ -9,8 +9,9 @@ import typer
 from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.text.sanitize import sanitize
 
+from .flags import grouped
 from .ls import places
-from .options import ScreenFlags, grouped
+from .options import ScreenFlags
 from .removing import RemoveFlags, agreed
 from .terminal import Terminal
 from .words import in_line, size

@@ -14,10 +14,11 @@ from qwen35cli.errors import Qwen35Error
 from qwen35cli.text.sanitize import sanitize
 
 from . import settings
+from .flags import Group, flag, grouped, switch
 from .manual import Command
 from .manual import Group as CommandGroup
 from .manual import show as show_help
-from .options import Group, ScreenFlags, flag, grouped, switch
+from .options import ScreenFlags
 from .removing import RemoveFlags, agreed
 from .session_forms import line, listing_json, table, total, transcript
 from .terminal import Terminal

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import platformdirs
@@ -27,6 +28,20 @@ def can_erase() -> bool:
 def is_completing() -> bool:
     """Whether a shell asks what could be typed next."""
     return "_QWEN35_COMPLETE" in os.environ
+
+
+def join_completed() -> None:
+    """Let the words that bash took apart at a `=` be a flag and its value, as Typer knows them."""
+    words = os.environ.get("COMP_WORDS", "").split("\n")
+    at = int(os.environ.get("COMP_CWORD") or 0)
+    signs = {
+        number
+        for number, (flag, word) in enumerate(pairwise(words), 1)
+        if word == "=" and flag.startswith("--") and number != at
+    }
+    left = [word for number, word in enumerate(words) if number not in signs]
+    os.environ["COMP_WORDS"] = "\n".join(left)
+    os.environ["COMP_CWORD"] = str(at - sum(number < at for number in signs))
 
 
 def history_file() -> Path | None:

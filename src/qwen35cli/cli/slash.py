@@ -14,9 +14,9 @@ from qwen35cli.text.sanitize import sanitize
 
 from . import adjust, settings
 from .editor import ANY_FILE, PICTURES, Argument, edit
-from .options import budget
 from .session_forms import table
 from .sessions import complete
+from .values import budget
 
 if TYPE_CHECKING:
     from .repl import Repl
@@ -106,7 +106,7 @@ def _think(repl: "Repl", argument: str) -> None:
             conversation.thinking = word == "on"
             repl.terminal.note(f"thinking {word}")
         case "show" | "hide" | "fold":
-            repl.adjust.set("thinking", word, thinking=True)
+            repl.adjust.set("thinking", word)
             repl.terminal.note(f"thinking: {word}")
         case "last":
             reasoning = conversation.last().reasoning
@@ -117,7 +117,7 @@ def _think(repl: "Repl", argument: str) -> None:
             _think(repl, "off")
         case _:
             try:
-                repl.adjust.set("think_budget", word, thinking=conversation.thinking)
+                repl.adjust.set("think_budget", word)
             except UsageError:
                 raise UsageError(f"/think does not know {argument[:40]!r}", "/help think") from None
             conversation.thinking = budget(word) != 0
@@ -128,9 +128,8 @@ def _set(repl: "Repl", argument: str) -> None:
     key, _, value = argument.partition(" ")
     if not value.strip():
         raise UsageError("/set needs a key and a value", "/set temp 0.6; /show lists the keys")
-    thinking = repl.conversation.thinking
-    repl.adjust.set(key, value.strip(), thinking=thinking)
-    repl.terminal.note(repl.adjust.lines(key, thinking=thinking)[0])
+    repl.adjust.set(key, value.strip())
+    repl.terminal.note(repl.adjust.lines(key, thinking=repl.conversation.thinking)[0])
 
 
 def _show(repl: "Repl", argument: str) -> None:

@@ -23,8 +23,9 @@ from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.kernels.cpu import TORCH_ONLY
 
 from . import first_run, making, settings, stdin
-from .options import Flags, InputFlags, RoundCount, SessionFlags
+from .options import Flags, InputFlags, SessionFlags
 from .terminal import Terminal
+from .values import RoundCount
 
 LARGE_BYTES = 2**30  # loading more than this is worth a line in a log
 SOON = 0.05  # seconds of warming up that are worth one under -v

@@ -22,6 +22,7 @@ from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.text.sanitize import sanitize
 
 from . import settings
+from .hints import followed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,6 +62,7 @@ class Terminal:
         self.err_is_terminal = _is_terminal(self._err)
         self._color = settings.wants_color("auto", is_terminal=self.err_is_terminal)
         self.out_color = settings.wants_color("auto", is_terminal=self.out_is_terminal)
+        self.context: typer.Context | None = None  # of the command that runs, if one does
         self._passing = 0  # passing lines on the screen
         self._midline = False  # the last thing said did not end its line
         for stream in (self._out, self._err):
@@ -87,7 +89,9 @@ class Terminal:
             Qwen35Error: stdout is closed.
         """
         if self._out is None:
-            raise Qwen35Error("stdout is closed, there is nowhere to write", "-o FILE")
+            raise Qwen35Error(
+                "stdout is closed, there is nowhere to write", "end the command with > FILE"
+            )
         return _Stdout(self._out, self)
 
     @property
@@ -258,6 +262,8 @@ class Terminal:
 
     def _message(self, kind: str, style: Style, message: str, hint: str) -> None:
         self._line(f"{kind}: {message}", style)
+        if hint and self.context is not None:
+            hint = followed(hint, self.context)
         if hint:
             self._line(f"hint: {hint}")
 

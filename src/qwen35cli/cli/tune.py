@@ -9,7 +9,8 @@ import typer
 from qwen35cli.errors import InterruptedByUser
 
 from . import settings
-from .options import DEFAULT_MODEL, ScreenFlags, TuneFlags, grouped, model_argument
+from .flags import grouped
+from .options import DEFAULT_MODEL, ScreenFlags, TuneFlags, model_argument
 from .terminal import Terminal
 
 if TYPE_CHECKING:

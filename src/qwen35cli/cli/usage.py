@@ -2,20 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import typer
 
 from .commands import NAMES
 from .manual import BARE
 
-PLAIN: Final = {  # what pydantic says, and what we do
+PLAIN: Final = {  # what Typer and pydantic say, and what we do
     "Input should be a valid boolean.*": "it takes true or false",
-    "Input should be a valid integer.*": "it takes a whole number",
-    "Input should be a valid number.*": "it takes a number",
-    "Input should be greater than or equal to": "it takes at least",
-    "Input should be less than or equal to": "it takes at most",
     "Value error, ": "",
+    r" \(env var: '\w+'\)": "",  # where the flag was given
 }
 
 
@@ -34,4 +31,16 @@ def complaint(error: typer.TyperException, arguments: Sequence[str]) -> tuple[st
         command = context.command_path.removesuffix(f" {BARE}")
     elif arguments and arguments[0] in NAMES:
         command = f"qwen35 {arguments[0]}"
-    return plain(error.format_message()), f"{command} --help"
+    return _of_variable(error) or plain(error.format_message()), f"{command} --help"
+
+
+def _of_variable(error: typer.TyperException) -> str | None:
+    """A complaint of a value that a variable has; None: it is of another."""
+    parameter: Any = getattr(error, "param", None)
+    context: Any = getattr(error, "ctx", None)
+    if parameter is None or context is None:
+        return None
+    source = context.get_parameter_source(parameter.name)
+    if source is None or source.name != "ENVIRONMENT":
+        return None
+    return f"{parameter.envvar}: {plain(error.message)}"

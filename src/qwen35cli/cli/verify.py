@@ -11,7 +11,8 @@ import typer
 from qwen35cli.errors import InterruptedByUser, ModelError
 
 from . import settings
-from .options import DEFAULT_MODEL, Group, Revision, ScreenFlags, grouped, model_argument, switch
+from .flags import Group, grouped, switch
+from .options import DEFAULT_MODEL, Revision, ScreenFlags, model_argument
 from .terminal import Terminal
 from .words import in_line, size
 

@@ -11,8 +11,10 @@ from qwen35cli.errors import DoesNotFitError, UsageError
 from qwen35cli.text.sanitize import sanitize
 
 from . import complete
-from .options import DEFAULT_MODEL, RoundCount, ScreenFlags, VramFlags, grouped
+from .flags import grouped
+from .options import DEFAULT_MODEL, ScreenFlags, VramFlags
 from .terminal import Terminal
+from .values import RoundCount
 
 if TYPE_CHECKING:
     from qwen35cli.app.vram import Answer, Fit, VramOptions

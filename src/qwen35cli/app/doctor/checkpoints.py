@@ -1,6 +1,5 @@
 """The section on checkpoints: what can be run, and what of it is damaged or half made."""
 
-from pathlib import Path
 from typing import Any
 
 from qwen35cli.app.estimate import size
@@ -36,7 +35,7 @@ def section(places: Places, *, told: bool = False) -> Section:
     for item in found.items:
         if item.kind not in ("checkpoint", "quantized", "unfinished", "launches"):
             continue
-        state, verified, mend = _state(item, places.hub)
+        state, verified = _state(item)
         fault = "" if verified is not False else state
         if item.kind != "launches" or fault:
             form = f" {item.format}" if item.format else ""
@@ -54,7 +53,7 @@ def section(places: Places, *, told: bool = False) -> Section:
             }
         )
         if fault:
-            finding = Finding(f"{item.name}: {fault}", mend or _mend(item))
+            finding = Finding(f"{item.name}: {fault}", _mend(item))
             (notes if item.kind == "unfinished" else problems).append(finding)
     if not any(item.kind in ("checkpoint", "quantized") for item in found.items):
         lines.append(("others", "none"))
@@ -62,27 +61,19 @@ def section(places: Places, *, told: bool = False) -> Section:
     return Section("checkpoints", lines, {"items": facts}, problems, notes)
 
 
-def _state(item: Any, hub: Path) -> tuple[str, bool | None, str]:
-    """What is known of a thing on disk; True: verified, False: not sound, None: neither; a hint."""
-    from qwen35cli.checkpoint import verified  # late: as the list
-    from qwen35cli.checkpoint.hub import Repo
-
-    if item.kind == "checkpoint":
-        try:
-            verified.check(Repo(item.snapshot.repo, hub), item.snapshot.commit)
-        except Qwen35Error as error:
-            return error.message, False, error.hint
+def _state(item: Any) -> tuple[str, bool | None]:
+    """What is known of a thing on disk; True: verified, False: not sound, None: neither."""
     if item.fault:
-        return item.fault, False, ""
+        return item.fault, False
     if item.pid is not None:
-        return "being written", None, ""
+        return "being written", None
     if item.kind == "checkpoint":
         if item.snapshot.is_verified:
-            return "verified", True, ""
-        return f"whole, not verified yet (qwen35 verify {item.name})", None, ""
+            return "verified", True
+        return f"whole, not verified yet (qwen35 verify {item.name})", None
     if item.kind == "quantized":
-        return "whole: its files have the sizes in its manifest", None, ""
-    return "whole", None, ""
+        return "whole: its files have the sizes in its manifest", None
+    return "whole", None
 
 
 def _mend(item: Any) -> str:

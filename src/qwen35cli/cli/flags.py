@@ -1,0 +1,133 @@
+"""How a flag is made, and how a command takes flags in groups."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeGuard, get_origin
+
+import typer
+
+from . import config
+from .variables import PREFIX, strays
+
+
+def flag(
+    panel: str,
+    help: str,
+    *names: str,
+    metavar: str | None = None,
+    parser: Callable[[str], Any] | None = None,
+    default: str | bool = True,
+    check: Callable[[typer.Context, Any], Any] | None = None,
+    complete: Callable[[str], list[tuple[str, str]]] | None = None,
+) -> object:
+    """An option with its environment variable, `QWEN35_` and the long name.
+
+    `default` is what the help shows as the default: True for the value itself. `complete` tells a
+    shell what may be typed.
+    """
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    return typer.Option(
+        *names,
+        envvar=PREFIX + long.removeprefix("--").replace("-", "_").upper(),
+        rich_help_panel=panel,
+        help=help,
+        metavar=metavar,
+        parser=parser,
+        show_default=default,
+        callback=check,
+        autocompletion=complete,
+    )
+
+
+def switch(panel: str, help: str, *names: str, default: str | bool = True) -> object:
+    """A flag that takes no value."""
+    return flag(panel, help, *names, metavar="", default=default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A set of flags that belong together; its fields are options, or groups again."""
+
+
+CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar="QWEN35_CONFIG",
+            metavar="FILE",
+            is_eager=True,  # what it holds lies under the flags that are read next
+            expose_value=False,
+            callback=config.read,
+            help="File of settings to read in place of your own; /dev/null is none.",
+        ),
+    ],
+)
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Spread every parameter that is a group into its flags, as Typer wants to see them.
+
+    What is not given on the command line or by a variable comes from the files of settings.
+    """
+    signature = inspect.signature(command)
+    plain: list[inspect.Parameter] = []
+    groups: dict[str, type[Group]] = {}
+    for name, parameter in signature.parameters.items():
+        if _is_group(parameter.annotation):
+            groups[name] = parameter.annotation
+        else:
+            plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def flat(**values: Any) -> None:
+        given = {parameter.name: values[parameter.name] for parameter in plain}
+        context: typer.Context = values["context"]
+        values["presets"] = config.presets(context)
+        if context.obj and context.info_name != "doctor":  # which reports them itself
+            if files := values.get("verbose") and config.read_files(context):
+                context.obj.say(f"settings of {', '.join(map(str, files))}")
+            for message, hint in () if values.get("quiet") else strays(context):
+                context.obj.warn(message, hint)
+        command(**given, **{name: _build(group, values) for name, group in groups.items()})
+
+    spread = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=field.type,
+        )
+        for group in groups.values()
+        for field in _flags(group)
+    ]
+    parameters = [*plain, CONFIG, *spread]
+    flat.__name__, flat.__doc__ = command.__name__, command.__doc__
+    flat.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return flat
+
+
+def _is_group(kind: object) -> TypeGuard[type[Group]]:
+    return isinstance(kind, type) and issubclass(kind, Group)
+
+
+def _flags(group: type[Group]) -> Iterator[Field[Any]]:
+    for field in fields(group):
+        if _is_group(field.type):
+            yield from _flags(field.type)
+        elif get_origin(field.type) is Annotated:
+            yield field
+
+
+def _build(group: type[Group], values: Mapping[str, object]) -> Group:
+    return group(
+        **{
+            field.name: _build(field.type, values) if _is_group(field.type) else values[field.name]
+            for field in fields(group)
+        }
+    )
