@@ -41,8 +41,8 @@ def fastest(wanted):
     def time(launch, runs):
         seen.append(launch)
         runs[0]()
-        numbers = (launch.warps, launch.ahead, launch.tiles, launch.split)
-        return (1 + sum(one != other for one, other in zip(numbers, wanted, strict=True))) * 1e-6
+        pairs = zip(launch.numbers, wanted, strict=True)
+        return (1 + sum(one != other for one, other in pairs)) * 1e-6
 
     time.seen = seen
     return time
@@ -80,13 +80,13 @@ def test_what_is_decoded_op_by_op_is_refused():
         tune.products(model("int8", tiny_config()))
 
 
-@pytest.mark.parametrize("wanted", [(1, 1, 1, 1), (2, 2, 2, 1), (1, 1, 2, 4)])
+@pytest.mark.parametrize("wanted", [(1, 1, 1, 1, 0), (2, 2, 2, 1, 0), (1, 1, 2, 4, 0)])
 def test_the_best_is_found_and_kept(job, wanted):
     timer = fastest(wanted)
     *trying, choice = tune.run(job(ADD), timer)
     assert all(isinstance(event, tune.Trying) and event.key == ADD.key for event in trying)
     after = choice.after
-    assert (after.warps, after.ahead, after.tiles, after.split) == wanted
+    assert after.numbers == [*wanted]
     assert choice.after_s == 1e-6
     assert choice.before_s > 1e-6
     assert choice.nbytes == 32 * 512 // 2 + 2 * 32 * 16
@@ -108,8 +108,8 @@ def test_what_is_hardly_better_changes_nothing(job):
 
 
 def test_a_launch_of_the_file_is_where_it_starts(job):
-    before = {"default": {ADD.key: [2, 1, 2, 2]}, "sm_80": {"head 8": [4, 1, 1, 1]}}
-    *_, choice = tune.run(job(ADD, before=before), fastest((2, 1, 2, 2)))
+    before = {"default": {ADD.key: [2, 1, 2, 2, 0]}, "sm_80": {"head 8": [4, 1, 1, 1, 0]}}
+    *_, choice = tune.run(job(ADD, before=before), fastest((2, 1, 2, 2, 0)))
     assert choice.after == choice.before == Launch(2, 1, 2, 2)
     assert tuned.read(job().cache)["sm_80"] == before["sm_80"]
 
@@ -144,16 +144,16 @@ def test_what_goes_wrong_otherwise_is_not_taken_for_that(job):
 
 
 def test_what_was_found_before_an_interruption_is_kept(job):
-    events = tune.run(job(HEAD, ADD), fastest((1, 1, 1, 1)))
+    events = tune.run(job(HEAD, ADD), fastest((1, 1, 1, 1, 0)))
     for event in events:
         if isinstance(event, tune.Choice):
             break
     events.close()
-    assert tuned.read(job().cache) == {"sm_90": {HEAD.key: [1, 1, 1, 1]}}
+    assert tuned.read(job().cache) == {"sm_90": {HEAD.key: [1, 1, 1, 1, 0]}}
 
 
 def test_a_step_takes_them_from_the_file(job):
-    list(tune.run(job(HEAD), fastest((2, 1, 1, 1))))
+    list(tune.run(job(HEAD), fastest((2, 1, 1, 1, 0))))
     text = json.loads((job().cache / tuned.NAME).read_text())
     launches = Launches.of(CPU, {"default": text["sm_90"]})
     (weight,) = _matrices(HEAD)

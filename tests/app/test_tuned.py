@@ -18,13 +18,13 @@ NAME = "add 4 2560x9216"
 def test_what_was_written_is_read_again_and_the_rest_stays(tmp_path):
     folder = tmp_path / "cache" / "qwen35"
     assert tuned.read(folder) == tuned.read(None) == {}
-    tuned.write(folder, "sm_90", {NAME: [4, 3, 1, 6], "head 8": [4, 2, 2, 1]}, {})
-    tuned.write(folder, "sm_89", {NAME: [8, 1, 1, 3]}, tuned.read(folder))
-    path = tuned.write(folder, "sm_90", {NAME: [4, 1, 1, 9]}, tuned.read(folder))
+    tuned.write(folder, "sm_90", {NAME: [4, 3, 1, 6, 0], "head 8": [4, 2, 2, 1, 0]}, {})
+    tuned.write(folder, "sm_89", {NAME: [8, 1, 1, 3, 0]}, tuned.read(folder))
+    path = tuned.write(folder, "sm_90", {NAME: [4, 1, 1, 9, 0]}, tuned.read(folder))
     assert tuned.read(folder) == json.loads(path.read_text())
     assert tuned.read(folder) == {
-        "sm_89": {NAME: [8, 1, 1, 3]},
-        "sm_90": {NAME: [4, 1, 1, 9], "head 8": [4, 2, 2, 1]},
+        "sm_89": {NAME: [8, 1, 1, 3, 0]},
+        "sm_90": {NAME: [4, 1, 1, 9, 0], "head 8": [4, 2, 2, 1, 0]},
     }
     assert [each.name for each in folder.iterdir()] == ["launches.json"]
 
@@ -44,24 +44,26 @@ def test_the_shipped_file_is_one_of_them():
         ('{"sm_90": {}, "sm_90": {}}', "occurs twice"),
         ("[]", "holds a JSON list"),
         ('{"model_type": "qwen3_5"}', "'model_type' is no architecture such as sm_90"),
-        ('{"sm_90": [4, 1, 1, 1]}', "sm_90 holds no object"),
+        ('{"sm_90": [4, 1, 1, 1, 0]}', "sm_90 holds no object"),
         (" " * (2**20 + 1), "more than 1,048,576 bytes"),
         *(
             (json.dumps({"sm_90": {name: value}}), reason)
             for name, value, reason in (
-                (NAME, "4 1 1 1", f"sm_90: {NAME} is no list of four numbers"),
-                (NAME, [4, 1, 1], "no list of four numbers"),
-                (NAME, [3, 1, 1, 1], "has '3' as its warps"),
-                (NAME, [2**70, 1, 1, 1], "as its warps"),
-                (NAME, [True, 1, 1, 1], "has 'True' as its warps"),
-                (NAME, [4.0, 1, 1, 1], "has '4.0' as its warps"),
-                (NAME, [4, 0, 1, 1], "has '0' as its blocks ahead"),
-                (NAME, [4, 10, 1, 1], "has '10' as its blocks ahead"),
-                (NAME, [4, 1, -1, 1], "has '-1' as its tiles"),
-                (NAME, [4, 1, 3, 1], "has '3' as its tiles"),
-                (NAME, [4, 1, 1, 13], "has '13' as its split"),
-                (NAME, [4, 1, 1, None], "has 'None' as its split"),
-                ("head 8", [4, 1, 1, 2], "has '2' as its split"),  # only `add` splits
+                (NAME, "4 1 1 1", f"sm_90: {NAME} is no list of five numbers"),
+                (NAME, [4, 1, 1], "no list of five numbers"),
+                (NAME, [3, 1, 1, 1, 0], "has '3' as its warps"),
+                (NAME, [2**70, 1, 1, 1, 0], "as its warps"),
+                (NAME, [True, 1, 1, 1, 0], "has 'True' as its warps"),
+                (NAME, [4.0, 1, 1, 1, 0], "has '4.0' as its warps"),
+                (NAME, [4, 0, 1, 1, 0], "has '0' as its blocks ahead"),
+                (NAME, [4, 10, 1, 1, 0], "has '10' as its blocks ahead"),
+                (NAME, [4, 1, -1, 1, 0], "has '-1' as its tiles"),
+                (NAME, [4, 1, 3, 1, 0], "has '3' as its tiles"),
+                (NAME, [4, 1, 1, 13, 0], "has '13' as its split"),
+                (NAME, [4, 1, 1, None, 0], "has 'None' as its split"),
+                (NAME, [4, 1, 1, 1, -1], "has '-1' as its early blocks"),
+                (NAME, [4, 1, 1, 1, 1_025], "has '1025' as its early blocks"),
+                ("head 8", [4, 1, 1, 2, 0], "has '2' as its split"),  # only `add` splits
             )
         ),
     ],
@@ -78,15 +80,15 @@ def test_what_is_damaged_or_foreign_is_an_error_that_names_the_file(tmp_path, te
 
 
 def test_names_of_another_version_are_left_out(tmp_path):
-    known = {"head 8": [4, 2, 1, 1]}
-    later = {"add 2 2560x9216": [99], "project 4 2560x": [4, 1, 1, 1], "fuse": {"a": 1}}
+    known = {"head 8": [4, 2, 1, 1, 0]}
+    later = {"add 2 2560x9216": [99], "project 4 2560x": [4, 1, 1, 1, 0], "fuse": {"a": 1}}
     (tmp_path / "launches.json").write_text(json.dumps({"sm_120": known | later}))
     assert tuned.read(tmp_path) == {"sm_120": known}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
 def test_what_may_not_be_read_or_written_is_an_error(tmp_path):
-    path = tuned.write(tmp_path, "sm_90", {NAME: [4, 1, 1, 1]}, {})
+    path = tuned.write(tmp_path, "sm_90", {NAME: [4, 1, 1, 1, 0]}, {})
     path.chmod(0)
     with pytest.raises(Qwen35Error, match="Permission denied"):
         tuned.read(tmp_path)
@@ -112,8 +114,8 @@ def test_only_the_kernels_that_are_launched_so_read_it(tmp_path):
     assert opened("reference").tuned == {}
     with pytest.raises(Qwen35Error, match=r"launches\.json"):
         opened("triton")
-    (tmp_path / "launches.json").write_text(json.dumps({"sm_90": {NAME: [4, 1, 1, 1]}}))
-    assert opened("triton").tuned == {"sm_90": {NAME: [4, 1, 1, 1]}}
+    (tmp_path / "launches.json").write_text(json.dumps({"sm_90": {NAME: [4, 1, 1, 1, 0]}}))
+    assert opened("triton").tuned == {"sm_90": {NAME: [4, 1, 1, 1, 0]}}
 
 
 def test_no_path_of_ours_is_meant(tmp_path):

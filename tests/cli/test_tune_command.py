@@ -14,7 +14,7 @@ PRODUCTS = (
     Product("add", "int4", 32, ((32, 256),)),
     Product("head", "int8", 0, ((32, 128),)),
 )
-BEFORE = {"default": {"add 4 32x256": [4, 2, 1, 2]}}
+BEFORE = {"default": {"add 4 32x256": [4, 2, 1, 2, 0]}}
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_json_is_one_object(qwen35):
     add = found["launches"][0]
     assert add["key"] == "add 4 32x256"
     assert (add["before_us"], add["after_us"]) == (2.0, 2.0)
-    assert {"warps", "ahead", "tiles", "split"} == add["after"].keys()
+    assert {"warps", "ahead", "tiles", "split", "early"} == add["after"].keys()
 
 
 def test_a_file_that_is_replaced_is_said(qwen35, monkeypatch):

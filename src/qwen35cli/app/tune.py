@@ -178,7 +178,7 @@ def run(job: Job, timer: "Timer | None" = None) -> Generator[Trying | Choice, No
             if job.device.type == "cuda":
                 torch.cuda.empty_cache()
         launch = choice.after
-        found[product.key] = [launch.warps, launch.ahead, launch.tiles, launch.split]
+        found[product.key] = launch.numbers
         tuned.write(job.cache, job.arch, found, job.before)
         yield choice
 
@@ -201,7 +201,8 @@ class _Search:
         self.times: dict[Launch, float] = {}  # inf: it does not compile
 
     def candidates(self) -> "Iterator[Launch]":
-        """Try them one by one: first warps and split, then the rest of the best of these."""
+        """Try them one by one: warps and split, then blocks ahead and tiles of the best of these,
+        then blocks that come early of the best of all."""
         from qwen35cli.kernels.triton.trials import BEST
 
         for launch in (self._now, *self._trials.first()):
@@ -215,6 +216,11 @@ class _Search:
             for other in self._trials.near(launch):
                 self._try(other)
                 yield other
+        for launch in sorted(self.times, key=self.times.__getitem__)[:BEST]:
+            if self.times[launch] < inf:
+                for other in self._trials.earlier(launch):
+                    self._try(other)
+                    yield other
 
     def choice(self) -> Choice:
         """The best, measured once more beside the one so far, which it has to beat clearly."""

@@ -98,11 +98,10 @@ def _show(choices: "list[Choice]", terminal: Terminal) -> None:
     table.add_column("launch")
     table.add_column("weights")
     table.add_column("shape")
-    for head in ("before, µs", "after, µs", "TB/s", "warps", "ahead", "tiles", "split"):
+    for head in ("before, µs", "after, µs", "TB/s", "warps", "ahead", "tiles", "split", "early"):
         table.add_column(head, justify="right")
     for choice in choices:
         op, bits, shape = choice.key.split()
-        after = choice.after
         table.add_row(
             op,
             f"{bits} bit",
@@ -110,7 +109,7 @@ def _show(choices: "list[Choice]", terminal: Terminal) -> None:
             "–" if choice.before_s is None else f"{choice.before_s * 1e6:.2f}",
             f"{choice.after_s * 1e6:.2f}",
             f"{choice.nbytes / choice.after_s / 1e12:.2f}",
-            *(str(number) for number in (after.warps, after.ahead, after.tiles, after.split)),
+            *(str(number) for number in choice.after.numbers),
         )
     terminal.show(table)
 
@@ -139,4 +138,5 @@ def as_json(job: "Job", choices: "list[Choice]") -> dict[str, Any]:
 
 
 def _launch_json(launch: Any) -> dict[str, int]:
-    return {name: getattr(launch, name) for name in ("warps", "ahead", "tiles", "split")}
+    names = "warps", "ahead", "tiles", "split", "early"
+    return dict(zip(names, launch.numbers, strict=True))

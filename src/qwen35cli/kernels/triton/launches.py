@@ -44,8 +44,8 @@ class Launches:
     def find(self, op: Op, *weights: Weight) -> Launch:
         """For one launch over these matrices of one kind, the rows of all together."""
         found = self.table.get(key(op, *weights)) or self.table[f"{op} {bits(weights[0])}"]
-        warps, ahead, tiles, split = found
-        return Launch(warps, ahead, tiles, split, self.overlap)
+        warps, ahead, tiles, split, early = found
+        return Launch(warps, ahead, tiles, split, early, self.overlap)
 
 
 def architecture(device: torch.device) -> str:

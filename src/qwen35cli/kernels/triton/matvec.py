@@ -36,7 +36,13 @@ class Launch:
     ahead: int  # blocks of weights that a warp has on their way at once
     tiles: int = 1  # of a program
     split: int = 1  # programs that share the inputs of a tile; the last of them adds up
+    early: int = 0  # blocks more that come into the L2 cache while the launch before still runs
     overlap: bool = False  # with the launch before, by programmatic dependent launch
+
+    @property
+    def numbers(self) -> list[int]:
+        """As a file of launches has them."""
+        return [self.warps, self.ahead, self.tiles, self.split, self.early]
 
     @property
     def options(self) -> dict[str, int]:
@@ -44,6 +50,7 @@ class Launch:
         return {
             "S": self.warps,
             "AHEAD": self.ahead,
+            "EARLY": self.early if self.overlap else 0,
             "PDL": self.overlap,
             "num_warps": self.warps,
             "num_stages": 1,
@@ -138,7 +145,8 @@ def fitted(launch: Launch, weights: tuple[Weight, ...]) -> Launch:
         ahead -= 1
     if any(weight.shape[0] // TILE % tiles for weight in weights):
         tiles = 1
-    return replace(launch, warps=warps, ahead=ahead, tiles=tiles, split=split)
+    early = min(launch.early, blocks // split // warps - ahead)
+    return replace(launch, warps=warps, ahead=ahead, tiles=tiles, split=split, early=early)
 
 
 def parts_of(weight: Weight) -> tuple[Tensor, Tensor, int]:
@@ -317,7 +325,8 @@ def _project(
     FIRST: tl.constexpr, SECOND: tl.constexpr, ALL: tl.constexpr,
     K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr,
     GATES: tl.constexpr, HEADS: tl.constexpr, CONVOLVE: tl.constexpr,
-    T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, NORMED: tl.constexpr,
+    T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, EARLY: tl.constexpr,
+    PDL: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
     if GATES:
@@ -347,7 +356,7 @@ def _project(
         first, second, squares = tiles_product(
             x_ptr, w_ptr, s_ptr, at, w_ptr, s_ptr, at + 1, magic, minus128, minus136,
             squares_ptr, eps, 0, squares_ptr,
-            K, BITS, GROUP, TILES, T, S, AHEAD, PDL, 1, NORMED, 0, 1, 1,
+            K, BITS, GROUP, TILES, T, S, AHEAD, EARLY, PDL, 1, NORMED, 0, 1, 1,
         )  # fmt: skip
         factor = reciprocal(squares, eps, K, T)[None, :]
         for i in tl.static_range(TILES):
@@ -473,13 +482,14 @@ def _swiglu(
     x_ptr, squares_ptr, out_ptr, gate_ptr, gate_scale_ptr, up_ptr, up_scale_ptr,
     magic, minus128, minus136, eps,
     N: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
-    T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, NORMED: tl.constexpr,
+    T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, EARLY: tl.constexpr,
+    PDL: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0).to(tl.int64)
     gate, up, squares = tiles_product(
         x_ptr, gate_ptr, gate_scale_ptr, tile, up_ptr, up_scale_ptr, tile,
         magic, minus128, minus136, squares_ptr, eps, 0, squares_ptr,
-        K, BITS, GROUP, 2, T, S, AHEAD, PDL, 1, NORMED, 0, 1, 1,
+        K, BITS, GROUP, 2, T, S, AHEAD, EARLY, PDL, 1, NORMED, 0, 1, 1,
     )  # fmt: skip
     factor = reciprocal(squares, eps, K, T)[None, :]
     gate = tl.sum(gate, axis=0) * factor
@@ -494,7 +504,7 @@ def _add(
     magic, minus128, minus136, eps,
     N: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr,
-    PDL: tl.constexpr, SPLIT: tl.constexpr,
+    EARLY: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0).to(tl.int64) * TILES
@@ -507,7 +517,7 @@ def _add(
     first, second, _ = tiles_product(
         x_ptr, weight_ptr, scale_ptr, tile, weight_ptr, scale_ptr, tile + 1,
         magic, minus128, minus136, parts_ptr, eps, piece, parts_ptr,
-        K, BITS, GROUP, TILES, T, S, AHEAD, PDL, SPLIT, 0, HEADS, WIDTH, PARTS,
+        K, BITS, GROUP, TILES, T, S, AHEAD, EARLY, PDL, SPLIT, 0, HEADS, WIDTH, PARTS,
     )  # fmt: skip
     tokens = tl.arange(0, 8)[None, :]
     for i in tl.static_range(TILES):

@@ -161,6 +161,26 @@ def head_factor(
 
 
 @triton.jit
+def fetch_early(ptrs, BYTES: tl.constexpr, COUNT: tl.constexpr):
+    """Have the first `COUNT` lanes of each warp ask for so many bytes from their (32 S,) `ptrs` on,
+    multiples of 16, to come into the L2 cache: weights, while the launch before still runs."""
+    lane = tl.arange(0, ptrs.shape[0]) % 32
+    tl.inline_asm_elementwise(
+        """{
+        .reg .pred p;
+        setp.lt.s32 p, $2, $3;
+        @p cp.async.bulk.prefetch.L2.global [$1], $4;
+        mov.b32 $0, 0;
+        }""",
+        "=r,l,r,r,r",
+        [ptrs.to(tl.int64, bitcast=True), lane, COUNT, BYTES],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
 def wait(PDL: tl.constexpr):
     """Go on once the launch before has ended, and let the next one start to fetch its weights."""
     if PDL:
@@ -250,13 +270,14 @@ def int4_tiles(
     x_ptr, first_ptr, first_scale_ptr, second_ptr, second_scale_ptr, magic, minus136,
     squares_ptr, eps, piece, norm_ptr,
     K: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
+    AHEAD: tl.constexpr, EARLY: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
     NORMED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Products of one or two tiles in int4 with 8 tokens, for the share of each warp.
 
     Of the inputs `SPLIT` programs take a piece each, and the warps of each a share of that. The
-    weights of `AHEAD` blocks are fetched at once. Two of (S, 16, 8).
+    weights of `AHEAD` blocks are fetched at once, and `EARLY` more into the L2 cache before the
+    wait. Two of (S, 16, 8).
     """
     SHARE: tl.constexpr = K // (S * SPLIT)
     BLOCKS: tl.constexpr = SHARE // 128
@@ -276,6 +297,13 @@ def int4_tiles(
     b = a
     if TILES == 2:
         b = int4_chunk(b_ptrs, b_scales, 0, AHEAD, GROUP)
+    if EARLY:
+        later = (piece * S + warp) * BLOCKS + AHEAD
+        for tile in tl.static_range(TILES):
+            words_ptr = first_ptr if tile == 0 else second_ptr
+            scales_ptr = first_scale_ptr if tile == 0 else second_scale_ptr
+            fetch_early(words_ptr + later * 256, EARLY * 1024, 1)
+            fetch_early(scales_ptr + later * SCALES, EARLY * (32 * 128 // GROUP), 1)
     minus = constant(int4_words(a[0], S), magic, minus136)
     wait(PDL)
     squares = norm_squares(norm_ptr, K, T, NORMED)
@@ -338,7 +366,7 @@ def int8_tiles(
     x_ptr, first_ptr, first_scale_ptr, second_ptr, second_scale_ptr, magic, minus128,
     squares_ptr, eps, piece, norm_ptr,
     K: tl.constexpr, TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
+    AHEAD: tl.constexpr, EARLY: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
     NORMED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """The same of 8-bit codes, K / 4 words a row, as they lie in the file; a block has 64."""
@@ -360,6 +388,11 @@ def int8_tiles(
     b = a
     if TILES == 2:
         b = int8_chunk(b_ptrs, 0, AHEAD, K)
+    if EARLY:
+        later = tl.arange(0, 32 * S) % 16 * (K // 4)
+        later += (piece * S + warp) * (SHARE // 4) + AHEAD * 16
+        for tile in tl.static_range(TILES):
+            fetch_early((first_ptr if tile == 0 else second_ptr) + later, EARLY * 64, 16)
     minus = constant(int8_pairs(a[0], 0, S), magic, minus128)
     wait(PDL)
     squares = norm_squares(norm_ptr, K, T, NORMED)
@@ -432,7 +465,7 @@ def plain_chunk(ptrs, chunk, AHEAD: tl.constexpr, K: tl.constexpr):
 def plain_tiles(
     x_ptr, first_ptr, second_ptr, squares_ptr, eps, piece, norm_ptr,
     K: tl.constexpr, TILES: tl.constexpr, T: tl.constexpr, S: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
+    AHEAD: tl.constexpr, EARLY: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
     NORMED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """The same of bf16 rows of K; a block has 32."""
@@ -450,6 +483,10 @@ def plain_tiles(
     b = a
     if TILES == 2:
         b = plain_chunk(b_ptrs, 0, AHEAD, K)
+    if EARLY:
+        later = tl.arange(0, 32 * S) % 16 * K + (piece * S + warp) * SHARE + AHEAD * 32
+        for tile in tl.static_range(TILES):
+            fetch_early((first_ptr if tile == 0 else second_ptr) + later, EARLY * 64, 16)
     wait(PDL)
     squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
@@ -480,7 +517,8 @@ def tiles_product(
     x_ptr, first_ptr, first_scale_ptr, first_tile, second_ptr, second_scale_ptr, second_tile,
     magic, minus128, minus136, squares_ptr, eps, piece, norm_ptr,
     K: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr,
-    T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, SPLIT: tl.constexpr,
+    T: tl.constexpr, S: tl.constexpr, AHEAD: tl.constexpr, EARLY: tl.constexpr,
+    PDL: tl.constexpr, SPLIT: tl.constexpr,
     NORMED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Products of one or two tiles with 8 tokens, for the share of each warp: two of (S, 16, 8).
@@ -494,18 +532,18 @@ def tiles_product(
             x_ptr, first_ptr + first_tile * WORDS, first_scale_ptr + first_tile * SCALES,
             second_ptr + second_tile * WORDS, second_scale_ptr + second_tile * SCALES,
             magic, minus136, squares_ptr, eps, piece, norm_ptr,
-            K, GROUP, TILES, T, S, AHEAD, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
+            K, GROUP, TILES, T, S, AHEAD, EARLY, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
         )  # fmt: skip
     elif BITS == 8:
         return int8_tiles(
             x_ptr, first_ptr + first_tile * (4 * K), first_scale_ptr + first_tile * 16,
             second_ptr + second_tile * (4 * K), second_scale_ptr + second_tile * 16,
             magic, minus128, squares_ptr, eps, piece, norm_ptr,
-            K, TILES, T, S, AHEAD, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
+            K, TILES, T, S, AHEAD, EARLY, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
         )  # fmt: skip
     else:
         return plain_tiles(
             x_ptr, first_ptr + first_tile * (16 * K), second_ptr + second_tile * (16 * K),
             squares_ptr, eps, piece, norm_ptr,
-            K, TILES, T, S, AHEAD, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
+            K, TILES, T, S, AHEAD, EARLY, PDL, SPLIT, NORMED, HEADS, WIDTH, PARTS,
         )  # fmt: skip

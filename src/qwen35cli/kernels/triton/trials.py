@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from qwen35cli.kernels.operands import FEW, Int4, Int8, Weight
-from qwen35cli.kernels.tuned import MOST_AHEAD, MOST_SPLIT, MOST_TILES, WARPS, Op
+from qwen35cli.kernels.tuned import MOST_AHEAD, MOST_EARLY, MOST_SPLIT, MOST_TILES, WARPS, Op
 
 from .delta_step import parts
 from .matvec import (
@@ -91,7 +91,7 @@ class Trials:
         for split in range(1, MOST_SPLIT + 1) if self.product.op == "add" else (1,):
             for warps in WARPS:
                 for ahead in range(FIRST_AHEAD, 0, -1):
-                    launch = Launch(warps, ahead, 1, split, self.overlap)
+                    launch = Launch(warps, ahead, 1, split, overlap=self.overlap)
                     if self._fits(launch):
                         yield launch
                         break
@@ -103,6 +103,13 @@ class Trials:
                 other = replace(launch, ahead=ahead, tiles=tiles)
                 if other != launch and self._fits(other):
                     yield other
+
+    def earlier(self, launch: Launch) -> Iterator[Launch]:
+        """The same with all that is left of a warp's share fetched early, or half of it."""
+        if self.overlap:
+            left = self.fitted(replace(launch, early=MOST_EARLY)).early
+            for early in sorted({left, left // 2} - {0}, reverse=True):
+                yield replace(launch, early=early)
 
     def fitted(self, launch: Launch) -> Launch:
         """`launch` as it would run here."""
