@@ -6,6 +6,7 @@
                                Triton interprets
     --limit 560                seconds for all; what does not fit is left out, and named
     --workers N                processes that compile first; all cores by default, 0 for none
+    --launches DIR             the cache folder that `qwen35 tune` has measured launches into
     --json FILE                keep the result; it is written again after every part
 
 No checkpoint: the 4B is made of random numbers on the card (`random_model`), the demo comes with
@@ -44,7 +45,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,10 +54,12 @@ from torch import Tensor
 
 from benchmarks.make_checkpoint import CONFIG_4B
 from benchmarks.random_model import empty_model, random_model
+from qwen35cli.app import tuned
 from qwen35cli.engine.runner import PREFILL_CHUNK, Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
-from qwen35cli.kernels import select
+from qwen35cli.kernels import Kernels, select
 from qwen35cli.kernels.operands import Int4, Int8, Int8Rows
+from qwen35cli.kernels.tuned import Tuned
 from qwen35cli.model.cache import DeltaCache, KVCache
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant.leaves import Quantized
@@ -86,6 +89,7 @@ class Work:
     buffer: int  # bytes that are copied
     peer_tokens: int
     budget_s: float  # for the rounds of one figure; the first is made in any case
+    tuned: Tuned = field(default_factory=dict)
 
 
 FULL: Final = Work(
@@ -131,6 +135,10 @@ def quick() -> Work:
     )
 
 
+def _work(options: argparse.Namespace) -> Work:
+    return replace(quick() if options.quick else FULL, tuned=tuned.read(options.launches))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 1 where something failed."""
     options = _options(arguments)
@@ -160,6 +168,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--limit", type=float, default=560)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--launches", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -188,6 +197,7 @@ def _run_all(options: argparse.Namespace, device: torch.device) -> int:
         "device": _device(device),
         "commit": _commit(),
         "sections": sorted(only, key=SECTIONS.index),
+        "launches": _work(options).tuned,  # in place of those that are shipped
         "failures": {},
         "left_out": {},
     }
@@ -217,6 +227,7 @@ def _run_all(options: argparse.Namespace, device: torch.device) -> int:
 
 def _command(options: argparse.Namespace) -> list[str]:
     command = [sys.executable, "-m", "benchmarks.decode_gpu", "--formats", *options.formats]
+    command += ["--launches", str(options.launches)] if options.launches else []
     return [*command, "--only", *options.only, *(["--quick"] if options.quick else [])]
 
 
@@ -284,7 +295,7 @@ class Report:
 
 def _run_part(options: argparse.Namespace, device: torch.device) -> None:
     report = Report(options.part, options.out, options.only)
-    work = quick() if options.quick else FULL
+    work = _work(options)
     match options.part:
         case "card":
             with report.section("bandwidth"):
@@ -378,7 +389,7 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
             return None
 
     JITFunction.run = run
-    work = quick() if options.quick else FULL
+    work = _work(options)
     only = set(options.only)
     shapes: list[tuple[Mapping[str, Any], list[str], bool]] = []
     if only & set(OF_FORMATS):
@@ -389,7 +400,8 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
     for raw, formats, long in shapes:
         for format in formats:
             try:
-                _launch_everything(raw, format, device, long)
+                kernels = select(device, "triton", work.tuned)
+                _launch_everything(raw, format, device, kernels, long)
             except Exception:  # the part that needs it will fail there too
                 traceback.print_exc()
 
@@ -404,9 +416,9 @@ def few_layers(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _launch_everything(
-    raw: Mapping[str, Any], format: str, device: torch.device, long: bool
+    raw: Mapping[str, Any], format: str, device: torch.device, kernels: Kernels, long: bool
 ) -> None:
-    model = random_model(raw, format, device)
+    model = random_model(raw, format, device, kernels)
     vocabulary = model.config.text.vocab_size
     capacity = min(8_192, model.config.text.max_context)
     for dtype in KV.values():
@@ -515,7 +527,7 @@ def of_format(report: Report, work: Work, device: torch.device, format: str) -> 
     model = None
     with report.section("model"):
         start = time.perf_counter()
-        model = random_model(work.raw, format, device, select(device, "triton"))
+        model = random_model(work.raw, format, device, select(device, "triton", work.tuned))
         wait(device)
         found["build_s"] = time.perf_counter() - start
         found["weight_bytes"] = weights_read(model)
@@ -1078,8 +1090,6 @@ def demo(report: Report, work: Work, device: torch.device) -> None:
 
 
 def demo_tokens(work: Work, device: torch.device, format: str, folder: Path) -> dict[str, Any]:
-    from dataclasses import replace
-
     from qwen35cli.app import quantize
     from qwen35cli.app.source import resolve
     from qwen35cli.checkpoint.opened import open_checkpoint
@@ -1102,7 +1112,7 @@ def demo_tokens(work: Work, device: torch.device, format: str, folder: Path) -> 
 
     def made(backend: str) -> Runner:
         with torch.device("meta"):
-            model = Qwen35(config, select(device, backend))
+            model = Qwen35(config, select(device, backend, work.tuned))
         load_weights(model, checkpoint, device)
         return Runner(model, capacity=1_024)
 
