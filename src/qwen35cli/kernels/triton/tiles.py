@@ -97,11 +97,11 @@ def nibbles(words, magic, shift: tl.constexpr):
 
 
 @triton.jit
-def constant(words, magic, word):
+def constant(words, word):
     """A tile of two bfloat16, `word`, made of codes as `nibbles` makes its own, so that it gets the
-    same layout: the compiler cannot know that nothing is left of them.
+    same layout. That nothing is left of them is seen only when layouts have been chosen.
     """
-    return spread((words & (magic & 0x000F000F)) | word)
+    return spread(((words << 16) << 16) | word)
 
 
 @triton.jit
@@ -304,7 +304,7 @@ def int4_tiles(
             scales_ptr = first_scale_ptr if tile == 0 else second_scale_ptr
             fetch_early(words_ptr + later * 256, EARLY * 1024, 1)
             fetch_early(scales_ptr + later * SCALES, EARLY * (32 * 128 // GROUP), 1)
-    minus = constant(int4_words(a[0], S), magic, minus136)
+    minus = constant(int4_words(a[0], S), minus136)
     wait(PDL)
     squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
@@ -393,7 +393,7 @@ def int8_tiles(
         later += (piece * S + warp) * (SHARE // 4) + AHEAD * 16
         for tile in tl.static_range(TILES):
             fetch_early((first_ptr if tile == 0 else second_ptr) + later, EARLY * 64, 16)
-    minus = constant(int8_pairs(a[0], 0, S), magic, minus128)
+    minus = constant(int8_pairs(a[0], 0, S), minus128)
     wait(PDL)
     squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
