@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from qwen35cli.app import tune, tuned
+from qwen35cli.app.estimate import planned
 from qwen35cli.cli import run
 from qwen35cli.kernels.triton.trials import Product
+from qwen35cli.model.siblings import SIBLINGS
+from qwen35cli.quant.plan import recipe
 
 PRODUCTS = (
-    Product("add", "int4", 32, ((32, 256),)),
-    Product("head", "int8", 0, ((32, 128),)),
+    Product("add", "int4", ((32, 256),)),
+    Product("head", "int8", ((32, 128),)),
 )
 BEFORE = {"default": {"add 4 32x256": [4, 2, 1, 2, 0]}}
 
@@ -23,12 +26,13 @@ def qwen35(capfdbinary, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     measured = tune.run
 
-    def time(launch, runs):
+    def time(key, launch):
         return (4 if launch.split == 1 else 2) * 1e-6
 
     def job(options):
         cpu = torch.device("cpu")
-        return tune.Job(cpu, "Some Card", "sm_90", PRODUCTS, options.cache, BEFORE)
+        model = planned("4B", SIBLINGS["Qwen/Qwen3.5-4B"], recipe("int4"))
+        return tune.Job(cpu, "Some Card", "sm_90", model, PRODUCTS, options.cache, BEFORE)
 
     monkeypatch.setattr(tune, "prepare", job)
     monkeypatch.setattr(tune, "run", lambda job: measured(job, time))
@@ -46,7 +50,7 @@ def test_a_table_on_stdout_and_the_file_in_the_cache(qwen35, tmp_path):
     assert code == 0
     rows = [line.split() for line in out.splitlines()]
     assert rows[0][:3] == ["launch", "weights", "shape"]
-    assert rows[1][:7] == ["add", "4", "bit", "32x256", "2.00", "2.00", "0.00"]
+    assert rows[1] == ["add", "4", "bit", "32x256", "2.00", "2.00", "1", "1", "1", "2", "0"]
     path = tmp_path / "qwen35" / tuned.NAME
     assert err == (
         "tuning 2 launches on Some Card, minutes, once\n"

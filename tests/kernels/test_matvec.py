@@ -549,3 +549,36 @@ def test_without_triton_the_error_says_what_to_install(monkeypatch):
         select(torch.device("cuda"), "triton")
     assert "pip install triton" in caught.value.hint
     assert "--kernels reference" in caught.value.hint
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="looks at addresses, in the interpreter")
+@pytest.mark.parametrize("split", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_comes_early_are_the_weights_behind_those_fetched_first(kind, split, monkeypatch):
+    from qwen35cli.kernels.triton import tiles
+
+    N, K = 32, 1_536
+    weight = prepare(matrix(kind, N, K))
+    fetched, options = set(), Launch.options.fget
+
+    def fetch_early(ptrs, BYTES, COUNT):
+        for start in ptrs.handle.data.reshape(-1, 32)[:, : int(COUNT)].flatten().tolist():
+            places = range(start, start + int(BYTES))
+            assert start % 16 == 0 == len(places) % 16 and fetched.isdisjoint(places)
+            fetched.update(places)
+
+    monkeypatch.setattr(tiles, "fetch_early", fetch_early)
+    monkeypatch.setattr(
+        Launch, "options", property(lambda self: options(self) | {"EARLY": self.early})
+    )
+    launch = fitted(Launch(warps=2, ahead=1, split=split, early=100), (weight,))
+    x = torch.randn(FEW, K, device=DEVICE).bfloat16()
+    norm = torch.zeros(N, device=DEVICE).bfloat16()
+    add(x, weight, stream(N, 1), untouched(N), norm, Pieces.room(N, DEVICE), 1, launch)
+    parts = [weight] if kind == "bf16" else [weight.packed]
+    parts += [weight.scale] if kind.startswith("int4") else []
+    inside = {
+        place for part in parts for place in range(part.data_ptr(), part.data_ptr() + part.nbytes)
+    }
+    assert fetched < inside
+    assert len(fetched) == len(inside) * launch.early // (launch.early + launch.ahead)

@@ -4,11 +4,12 @@ No weights are needed: the shapes come from the config, the formats from the pla
 kept in a file of the user's (`tuned`), which `ask` and `chat` read.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -27,11 +28,14 @@ from .step_launches import refusal, step_launches
 from .vram import find_model
 
 if TYPE_CHECKING:
-    from qwen35cli.kernels.triton.launches import Launches
     from qwen35cli.kernels.triton.matvec import Launch
-    from qwen35cli.kernels.triton.trials import Product, Timer, Trials
+    from qwen35cli.kernels.triton.trials import Product
 
-BETTER = 0.99  # of the time of the launch so far that another has to stay below
+    Timer = Callable[[str, Launch], float]  # seconds of a step where a product is launched so
+
+BETTER: Final = 0.998  # of a step's time with the launch so far, that another has to stay below
+BEST: Final = 3  # launches whose neighbours are looked at
+AGAIN: Final = 3  # times that the best and the one so far are measured in turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class Job:
     device: torch.device
     gpu: str
     arch: str
+    model: Model
     products: "tuple[Product, ...]"
     cache: Path
     before: Tuned  # what the file holds
@@ -74,10 +79,9 @@ class Trying:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was found for a product."""
+    """What was found for a product. Seconds are those of a step of some layers (`chain`)."""
 
     key: str
-    nbytes: int  # of matrices that a launch reads
     before: "Launch"
     before_s: float | None  # None: it does not compile
     after: "Launch"
@@ -111,6 +115,7 @@ def prepare(options: TuneOptions) -> Job:
         device=device,
         gpu=torch.cuda.get_device_name(device),
         arch=architecture(device),
+        model=model,
         products=products(model),
         cache=options.cache,
         before=before,
@@ -126,7 +131,6 @@ def products(model: Model) -> "tuple[Product, ...]":
     """
     from qwen35cli.kernels.triton.trials import Product
 
-    text = model.config.text
     shapes = {theirs(name): shape for name, shape in parameters(model.config).items()}
     found: dict[str, Product] = {}
     for launch in step_launches(model.config):
@@ -142,20 +146,18 @@ def products(model: Model) -> "tuple[Product, ...]":
         product = Product(
             op=launch.op,
             kind="bf16" if kind == "keep" else kind,
-            group=schemes[0].group,
             shapes=tuple(matrices),
-            heads=text.linear_num_value_heads if launch.delta else 0,
-            width=text.linear_value_head_dim if launch.delta else 0,
         )
         found.setdefault(product.key, product)
     return tuple(found.values())
 
 
 def run(job: Job, timer: "Timer | None" = None) -> Generator[Trying | Choice, None, None]:
-    """Measure product by product. After each the file has what was found so far.
+    """Measure product by product, each beside what was found for those before. After each the file
+    has what was found so far.
 
     Args:
-        timer: None: that of a GPU.
+        timer: None: steps on the device.
 
     Raises:
         DeviceError: no launch of a product runs.
@@ -163,99 +165,89 @@ def run(job: Job, timer: "Timer | None" = None) -> Generator[Trying | Choice, No
         Qwen35Error: the file cannot be written.
     """
     from qwen35cli.kernels.triton.launches import Launches
-    from qwen35cli.kernels.triton.trials import graph_timer
+
+    from .chain import Chain
 
     launches = Launches.of(job.device, job.before)
-    time = timer or graph_timer(job.device)
     found: dict[str, list[int]] = {}
+    with memory_errors("tuning"):
+        time = timer or Chain(job.model, job.device, launches).seconds
     for number, product in enumerate(job.products, 1):
+        now = product.fitted(launches.of_key(product.key))
+        search = _Search(product, now, time)
         with memory_errors("tuning"), triton.compile_errors():
-            search = _search(product, job.device, launches, time)
             for _ in search.candidates():
                 yield Trying(product.key, number, len(job.products), len(search.times))
             choice = search.choice()
-            del search  # with the matrices
-            if job.device.type == "cuda":
-                torch.cuda.empty_cache()
-        launch = choice.after
-        found[product.key] = launch.numbers
+        launches.table[product.key] = found[product.key] = choice.after.numbers
         tuned.write(job.cache, job.arch, found, job.before)
         yield choice
 
 
-def _search(
-    product: "Product", device: torch.device, launches: "Launches", timer: "Timer"
-) -> "_Search":
-    """What there is to try, from the launch that would run now."""
-    from qwen35cli.kernels.triton.trials import Trials, copies_of
-
-    trials = Trials(product, device, copies_of(product, device), overlap=launches.overlap)
-    return _Search(trials, trials.fitted(launches.find(product.op, *trials.copies[0])), timer)
-
-
 class _Search:
-    """The launches of one product that were tried, with the seconds that each takes."""
+    """The launches of one product that were tried, with the seconds that a step takes with each."""
 
-    def __init__(self, trials: "Trials", now: "Launch", timer: "Timer") -> None:
-        self._trials, self._now, self._timer = trials, now, timer
+    def __init__(self, product: "Product", now: "Launch", timer: "Timer") -> None:
+        self._product, self._now, self._timer = product, now, timer
         self.times: dict[Launch, float] = {}  # inf: it does not compile
 
     def candidates(self) -> "Iterator[Launch]":
         """Try them one by one: warps and split, then blocks ahead and tiles of the best of these,
         then blocks that come early of the best of all."""
-        from qwen35cli.kernels.triton.trials import BEST
+        from qwen35cli.kernels.triton import trials
 
-        for launch in (self._now, *self._trials.first()):
-            self._try(launch)
-            yield launch
+        yield from self._tried(self._now, *trials.first(self._product, overlap=self._now.overlap))
         best: dict[tuple[int, int], Launch] = {}
-        for launch in sorted(self.times, key=self.times.__getitem__):
-            if self.times[launch] < inf and len(best) < BEST:
+        for launch in self._sorted():
+            if len(best) < BEST:
                 best.setdefault((launch.warps, launch.split), launch)
         for launch in best.values():
-            for other in self._trials.near(launch):
-                self._try(other)
-                yield other
-        for launch in sorted(self.times, key=self.times.__getitem__)[:BEST]:
-            if self.times[launch] < inf:
-                for other in self._trials.earlier(launch):
-                    self._try(other)
-                    yield other
+            yield from self._tried(*trials.near(self._product, launch))
+        for launch in self._sorted()[:BEST]:
+            yield from self._tried(*trials.earlier(self._product, launch))
 
     def choice(self) -> Choice:
-        """The best, measured once more beside the one so far, which it has to beat clearly."""
-        best = min(self.times, key=self.times.__getitem__)
-        if self.times[best] == inf:
+        """The best, measured again in turn with the one so far, which it has to beat clearly."""
+        if not (running := self._sorted()):
             raise DeviceError(
-                f"no launch of {self._trials.product.key} runs on this GPU",
+                f"no launch of {self._product.key} runs on this GPU",
                 triton.WAY_OUT,
             )
-        before = None if self.times[self._now] == inf else self._seconds(self._now)
-        after = self._seconds(best)
-        if before is not None and (best == self._now or after > BETTER * before):
+        best, so_far = running[0], self.times[self._now] < inf
+        turns = [
+            (self._seconds(self._now) if so_far else inf, self._seconds(best)) for _ in range(AGAIN)
+        ]
+        before, after = (median(times) for times in zip(*turns, strict=True))
+        if so_far and (best == self._now or after > BETTER * before):
             best, after = self._now, before
         return Choice(
-            key=self._trials.product.key,
-            nbytes=self._trials.nbytes,
+            key=self._product.key,
             before=self._now,
-            before_s=before,
+            before_s=before if so_far else None,
             after=best,
             after_s=after,
             tried=len(self.times),
             failed=sum(time == inf for time in self.times.values()),
         )
 
-    def _try(self, launch: "Launch") -> None:
+    def _sorted(self) -> "list[Launch]":
+        """Those that run, the fastest first."""
+        running = (launch for launch, time in self.times.items() if time < inf)
+        return sorted(running, key=self.times.__getitem__)
+
+    def _tried(self, *launches: "Launch") -> "Iterator[Launch]":
+        """Measure those that were not; each once it is done."""
         from qwen35cli.kernels.triton.trials import compiles_not
 
-        if launch in self.times:
-            return
-        try:
-            self.times[launch] = self._seconds(launch)
-        except Exception as error:
-            if not compiles_not(error):
-                raise
-            self.times[launch] = inf
+        for launch in launches:
+            if launch not in self.times:
+                try:
+                    self.times[launch] = self._seconds(launch)
+                except Exception as error:
+                    if not compiles_not(error):
+                        raise
+                    self.times[launch] = inf
+            yield launch
 
     def _seconds(self, launch: "Launch") -> float:
-        return self._timer(launch, self._trials.runs(launch))
+        return self._timer(self._product.key, launch)

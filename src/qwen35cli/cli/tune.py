@@ -98,7 +98,8 @@ def _show(choices: "list[Choice]", terminal: Terminal) -> None:
     table.add_column("launch")
     table.add_column("weights")
     table.add_column("shape")
-    for head in ("before, µs", "after, µs", "TB/s", "warps", "ahead", "tiles", "split", "early"):
+    heads = "step before, µs", "after, µs", "warps", "ahead", "tiles", "split", "early"
+    for head in heads:
         table.add_column(head, justify="right")
     for choice in choices:
         op, bits, shape = choice.key.split()
@@ -108,7 +109,6 @@ def _show(choices: "list[Choice]", terminal: Terminal) -> None:
             shape,
             "–" if choice.before_s is None else f"{choice.before_s * 1e6:.2f}",
             f"{choice.after_s * 1e6:.2f}",
-            f"{choice.nbytes / choice.after_s / 1e12:.2f}",
             *(str(number) for number in choice.after.numbers),
         )
     terminal.show(table)
@@ -123,10 +123,8 @@ def as_json(job: "Job", choices: "list[Choice]") -> dict[str, Any]:
         "launches": [
             {
                 "key": choice.key,
-                "bytes": choice.nbytes,
                 "before_us": None if choice.before_s is None else round(choice.before_s * 1e6, 3),
                 "after_us": round(choice.after_s * 1e6, 3),
-                "tb_per_s": round(choice.nbytes / choice.after_s / 1e12, 3),
                 "before": _launch_json(choice.before),
                 "after": _launch_json(choice.after),
                 "tried": choice.tried,

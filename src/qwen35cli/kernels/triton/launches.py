@@ -43,7 +43,11 @@ class Launches:
 
     def find(self, op: Op, *weights: Weight) -> Launch:
         """For one launch over these matrices of one kind, the rows of all together."""
-        found = self.table.get(key(op, *weights)) or self.table[f"{op} {bits(weights[0])}"]
+        return self.of_key(key(op, *weights))
+
+    def of_key(self, name: str) -> Launch:
+        """For what `key` calls a launch."""
+        found = self.table.get(name) or self.table[name.rpartition(" ")[0]]
         warps, ahead, tiles, split, early = found
         return Launch(warps, ahead, tiles, split, early, self.overlap)
 

@@ -9,6 +9,7 @@ Every buffer has room for `FEW` tokens, (8, width), contiguous; rows past T are 
 written, but for the sums of squares.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -135,7 +136,12 @@ def readable(weight: Weight) -> bool:
 
 def fitted(launch: Launch, weights: tuple[Weight, ...]) -> Launch:
     """`launch` with no more warps, blocks and tiles than the matrices can be split by evenly."""
-    blocks = weights[0].shape[1] // {4: 128, 8: 64, 16: 32}[bits(weights[0])]
+    return fit(launch, bits(weights[0]), [weight.shape for weight in weights])
+
+
+def fit(launch: Launch, bits: int, shapes: Sequence[Sequence[int]]) -> Launch:
+    """The same for matrices (N, K) of so many bits."""
+    blocks = shapes[0][1] // {4: 128, 8: 64, 16: 32}[bits]
     split, warps, ahead, tiles = launch.split, launch.warps, launch.ahead, launch.tiles
     while blocks % split:
         split -= 1
@@ -143,7 +149,7 @@ def fitted(launch: Launch, weights: tuple[Weight, ...]) -> Launch:
         warps //= 2
     while blocks // split // warps % ahead:
         ahead -= 1
-    if any(weight.shape[0] // TILE % tiles for weight in weights):
+    if any(shape[0] // TILE % tiles for shape in shapes):
         tiles = 1
     early = min(launch.early, blocks // split // warps - ahead)
     return replace(launch, warps=warps, ahead=ahead, tiles=tiles, split=split, early=early)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.random_model import SPREAD, random_model
+from benchmarks.random_model import random_model
+from qwen35cli.app.random_model import SPREAD
 from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.kernels import reference, select
 from qwen35cli.kernels.operands import Int4, Int8

@@ -1,0 +1,85 @@
+"""A decode step of random numbers, to measure how its products are launched best.
+
+Launches overlap, and each finds in the caches what the one before left there: what is fastest by
+itself is not always fastest in a step. So a step is measured as a whole, of a few layers of each
+kind and the head; its weights are more than an L2 cache keeps from one step to the next.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import torch
+
+from qwen35cli.checkpoint.names import theirs
+from qwen35cli.engine.graph import Stepper
+from qwen35cli.kernels import select
+from qwen35cli.kernels.operands import FEW, NoSteps
+from qwen35cli.kernels.triton import step
+from qwen35cli.kernels.triton.launches import Launches
+from qwen35cli.kernels.triton.matvec import Launch
+from qwen35cli.model.config import Config
+from qwen35cli.model.sizes import parameters
+
+from .estimate import Model
+from .random_model import random_model
+
+LEAST: Final = 8  # layers, where the model has so many
+REPLAYS: Final = 16  # between two looks at the clock
+ROUNDS: Final = 7
+
+
+class Chain:
+    """A step on a device.
+
+    Args:
+        launches: those of the step; they are changed here.
+    """
+
+    def __init__(self, model: Model, device: torch.device, launches: Launches) -> None:
+        self.launches = launches
+        config = shortened(model.config)
+        schemes = {name: model.weights[name].scheme for name in map(theirs, parameters(config))}
+        kernels = replace(
+            select(device, "triton"),
+            token_step=lambda weights: step.token_step(weights, launches),
+        )
+        made = random_model(config, schemes, device, kernels)
+        cache = made.make_cache(FEW, undo=True)
+        found = made.token_step(cache)
+        assert not isinstance(found, NoSteps), found.reason
+        self._step, self._stepper = found, Stepper(made, cache, found)
+
+    def seconds(self, key: str, launch: Launch) -> float:
+        """What a step takes where `key` is launched so, as it is from here on."""
+        self.launches.table[key] = launch.numbers
+        control = self._stepper.control
+        run = self._stepper.captured(lambda: self._step(control, 1))
+        run()
+        return statistics.median(_seconds(run, control.ids.device) for _ in range(ROUNDS))
+
+
+def shortened(config: Config) -> Config:
+    """A model of the same launches: whole periods of layers, without vision tower and MTP."""
+    kinds = config.text.layer_types
+    period = kinds.index("full_attention") + 1 if "full_attention" in kinds else len(kinds)
+    count = min(-(-LEAST // period) * period, len(kinds))
+    text = replace(config.text, layer_types=kinds[:count], mtp_num_hidden_layers=0)
+    return replace(config, text=text, vision=None)
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Of a run; where Triton is interpreted, of one."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin.record()
+    for _ in range(REPLAYS):
+        run()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3 / REPLAYS
