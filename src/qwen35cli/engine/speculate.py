@@ -84,7 +84,9 @@ def speculate(
                 else:
                     break
         finally:
+            started = time.perf_counter()
             decoder.keep(taken)
+            seconds += time.perf_counter() - started
             if taken:
                 accepted = taken - 1 + (taken <= len(drafts) and token == drafts[taken - 1])
                 looked = min(taken, len(drafts))
