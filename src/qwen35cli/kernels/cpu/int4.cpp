@@ -52,6 +52,7 @@ INLINE int32_t word(const uint8_t* p) {
 #if defined(__AVX2__)
 
 constexpr int R = W;
+constexpr long AHEAD_BYTES = 1024;  // of codes
 
 #if defined(__AVX512BW__)
 typedef __m512i Codes;
@@ -181,6 +182,20 @@ INLINE void group(const uint8_t* codes, long step, const Group* x, Vec weight_sc
     add<T>(c, x, weight_scale, sums);
 }
 
+// The codes of eight scales, and four times as many scales now and then, into the second-level cache
+// long before they are read: sixteen streams of each are more than the hardware prefetcher follows.
+// Not nearer, where such streams meet in few sets. 23 -> 29 GB/s of 30 on Zen 4; of eight streams it
+// only cost.
+INLINE void fetch_ahead(const View& m, const uint8_t* codes, long code_step, const bf16* scale,
+                        long scale_step) {
+    if (R < 16) return;
+    for (int r = 0; r < R; r++) {
+        const uint8_t* from = codes + r * code_step + AHEAD_BYTES;
+        for (long line = 0; line < 2 * m.per_scale; line++) __builtin_prefetch(from + 64 * line, 0, 2);
+        if (scale) __builtin_prefetch((const uint8_t*)(scale + r * scale_step) + AHEAD_BYTES / 8, 0, 2);
+    }
+}
+
 // R rows from `row` on, `step` apart, against T tokens; sums[t] holds the R outputs.
 template <int T>
 INLINE void strip(const View& m, long row, long step, const Group* x, Vec (&sums)[T]) {
@@ -192,6 +207,7 @@ INLINE void strip(const View& m, long row, long step, const Group* x, Vec (&sums
     long g = 0;
     for (long s = 0; s < m.scales; s += 8) {
         const long count = m.scales - s < 8 ? m.scales - s : 8;
+        fetch_ahead(m, codes, code_step, s % 32 ? nullptr : scale + s, scale_step);
         bf16 scales[8][R];
         for (int r = 0; r < R; r += 8)
             eight_scales(scale + s + r * scale_step, scale_step, count, &scales[0][r], R);
