@@ -43,10 +43,16 @@ def speed(result: dict[str, Any]) -> str:
 def conditions(result: dict[str, Any]) -> str:
     """On what, and beside which limits of the machine, a result of `benchmarks.decode` was had."""
     return (
-        f"\n{result['machine']}, {result['threads']} cores, torch {result['torch']}, commit "
+        f"\n{machine(result)}, {result['threads']} cores, torch {result['torch']}, commit "
         f"{result['commit']}, memory read at {result['bandwidth_gb_s']:.1f} GB/s and the weight "
         f"files in {result['plain_read_s']:.1f} s in the same run; medians of {result['runs']}."
     )
+
+
+def machine(result: dict[str, Any]) -> str:
+    """The CPU with what it has for products of few bits."""
+    units = [each for each in result["cpu_features"] if re.match("avx512_|avx_vnni|amx_", each)]
+    return f"{result['machine']} ({', '.join(units or result['cpu_features'][-1:])})"
 
 
 def formats(*results: dict[str, Any]) -> str:
@@ -61,9 +67,10 @@ def formats(*results: dict[str, Any]) -> str:
     ]
     speeds = ", ".join(f"{r['bandwidth_gb_s']:.1f}" for r in results)
     first = results[0]
+    commits = ", ".join(dict.fromkeys(result["commit"] for result in results))
     return "\n".join(lines) + (
-        f"\n\n{first['machine']}, {first['threads']} cores, torch {first['torch']}, commit "
-        f"{first['commit']}; memory read at {speeds} GB/s in these runs; medians of "
+        f"\n\n{machine(first)}, {first['threads']} cores, torch {first['torch']}, commit "
+        f"{commits}; memory read at {speeds} GB/s in these runs; medians of "
         f"{first['runs']} (prefill: fewer)."
     )
 
