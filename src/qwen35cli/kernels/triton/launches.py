@@ -4,7 +4,7 @@ Nothing is tuned in front of a waiting user. `qwen35 tune` measures what is not 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Final
 
@@ -62,5 +62,9 @@ def architecture(device: torch.device) -> str:
 
 def key(op: Op, *weights: Weight) -> str:
     """What the table calls a launch, such as `add 4 2560x9216`."""
-    rows = sum(weight.shape[0] for weight in weights)
-    return f"{op} {bits(weights[0])} {rows}x{weights[0].shape[1]}"
+    return key_of(op, bits(weights[0]), [weight.shape for weight in weights])
+
+
+def key_of(op: Op, bits: int, shapes: Sequence[Sequence[int]]) -> str:
+    """The same for matrices (N, K) of so many bits: the rows of all together."""
+    return f"{op} {bits} {sum(N for N, _ in shapes)}x{shapes[0][1]}"

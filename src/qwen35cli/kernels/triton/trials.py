@@ -9,6 +9,7 @@ import triton
 
 from qwen35cli.kernels.tuned import MOST_AHEAD, MOST_EARLY, MOST_SPLIT, MOST_TILES, WARPS, Op
 
+from .launches import key_of
 from .matvec import Launch, fit
 
 FIRST_AHEAD: Final = 4  # blocks ahead at most, where only warps and split are looked for
@@ -29,8 +30,8 @@ class Product:
 
     @property
     def key(self) -> str:
-        """What the table of launches calls it: `launches.key`."""
-        return f"{self.op} {self.bits} {sum(N for N, _ in self.shapes)}x{self.shapes[0][1]}"
+        """What the table of launches calls it."""
+        return key_of(self.op, self.bits, self.shapes)
 
     def fitted(self, launch: Launch) -> Launch:
         """`launch` as it would run."""
