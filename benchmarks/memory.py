@@ -10,8 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.decode import cpu_name
 from benchmarks.readme import RESULTS
+from qwen35cli.app.doctor.machine import cpu_name
 from qwen35cli.checkpoint.whole_file import write_json
 
 USUAL = ("--ctx", "8k")

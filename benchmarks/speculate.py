@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.decode import cpu_name
+from qwen35cli.app.doctor.machine import cpu_name
 from qwen35cli.app.load import Loaded, LoadOptions, load, open_model
 from qwen35cli.engine.depth import MOST, Adaptive, Depth, Fixed, Rounds
 from qwen35cli.engine.generate import Step, generate

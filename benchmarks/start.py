@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.decode import cpu_name
 from qwen35cli.app.bandwidth import read_bandwidth
+from qwen35cli.app.doctor.machine import cpu_name
 
 PROMPT = "Name the three longest rivers in the world."
 ASK = (

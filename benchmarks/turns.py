@@ -19,9 +19,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.decode import cpu_name
 from qwen35cli.app import load as loading
 from qwen35cli.app.conversation import Conversation, Options
+from qwen35cli.app.doctor.machine import cpu_name
 from qwen35cli.app.load import Loaded, LoadOptions
 from qwen35cli.app.question import Question
 from qwen35cli.app.states import States
