@@ -22,7 +22,7 @@ from qwen35cli.kernels.operands import FEW, Int4, Int8, Weight
 
 from .tiles import TILE, is_tiled, norm_squares, reciprocal, tileable, tiles_product, wait
 
-# Two bfloat16 in an int32 each: 128, -128, -136. As arguments they are in registers: `tiles.nibbles`.
+# Two bfloat16 in an int32 each: 128, -128, -136; as arguments in registers, see `tiles.nibbles`.
 MAGIC: Final = (0x4300_4300, -1_023_360_256, -1_022_835_960)
 
 
