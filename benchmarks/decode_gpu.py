@@ -393,10 +393,10 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
     only = set(options.only)
     shapes: list[tuple[Mapping[str, Any], list[str], bool]] = []
     if only & set(OF_FORMATS):
-        shapes.append((few_layers(work.raw), options.formats, bool(only & {"prefill", "logits"})))
+        shapes.append((work.raw, options.formats, bool(only & {"prefill", "logits"})))
     if "demo" in only:
         raw = json.loads((DEMO / "config.json").read_text())
-        shapes.append((few_layers(raw), ["int4", "int8", "bf16"], True))
+        shapes.append((raw, ["int4", "int8", "bf16"], True))
     for raw, formats, long in shapes:
         for format in formats:
             try:
@@ -406,19 +406,10 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
                 traceback.print_exc()
 
 
-def few_layers(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A model of the same launches with one attention layer."""
-    raw = deepcopy(dict(raw))
-    text = raw["text_config"]
-    count = text["layer_types"].index("full_attention") + 1
-    text |= {"num_hidden_layers": count, "layer_types": text["layer_types"][:count]}
-    return raw
-
-
 def _launch_everything(
     raw: Mapping[str, Any], format: str, device: torch.device, kernels: Kernels, long: bool
 ) -> None:
-    model = random_model(raw, format, device, kernels)
+    model = random_model(raw, format, device, kernels, few=True)
     vocabulary = model.config.text.vocab_size
     capacity = min(8_192, model.config.text.max_context)
     for dtype in KV.values():

@@ -4,7 +4,6 @@ Without MTP and vision tower. See `app.random_model`.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,23 +23,28 @@ def random_model(
     device: torch.device,
     kernels: Kernels | None = None,
     seed: int = made.SEED,
+    *,
+    few: bool = False,
 ) -> Qwen35:
     """The model of a config, ready to run.
 
     Args:
         format: bf16, int8 or int4, by its recipe.
         kernels: those of `device` where none are named.
+        few: cut to as few layers as have all kinds of launches.
     """
-    return made.random_model(*_planned(raw, format), device, kernels or select(device), seed)
+    return made.random_model(*_planned(raw, format, few), device, kernels or select(device), seed)
 
 
-def empty_model(raw: Mapping[str, Any], format: str, kernels: Kernels) -> Qwen35:
+def empty_model(
+    raw: Mapping[str, Any], format: str, kernels: Kernels, *, few: bool = False
+) -> Qwen35:
     """The same on the meta device."""
-    return made.empty_model(*_planned(raw, format), kernels)
+    return made.empty_model(*_planned(raw, format, few), kernels)
 
 
-def _planned(raw: Mapping[str, Any], format: str) -> tuple[Config, Mapping[str, Scheme]]:
+def _planned(raw: Mapping[str, Any], format: str, few: bool) -> tuple[Config, Mapping[str, Scheme]]:
     config = Config.from_dict(dict(raw))
-    config = replace(config, vision=None, text=replace(config.text, mtp_num_hidden_layers=0))
+    config = made.shortened(config, 1 if few else len(config.text.layer_types))
     shapes = {theirs(name): shape for name, shape in parameters(config).items()}
     return config, assign(recipe(format), shapes)

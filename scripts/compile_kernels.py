@@ -32,7 +32,6 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from benchmarks.decode_gpu import few_layers
 from benchmarks.make_checkpoint import CONFIG_4B
 from benchmarks.random_model import empty_model
 from qwen35cli.engine.runner import Prompt, Runner
@@ -130,7 +129,7 @@ def compile_all(arch: int, formats: list[str], tokens: list[int]) -> Iterator[Co
 
 def _model(format: str) -> Qwen35:
     """One of each kind of layer in the shapes of the 4B; its numbers do not matter."""
-    model = empty_model(few_layers(CONFIG_4B), format, BACKENDS["triton"](CPU, {}))
+    model = empty_model(CONFIG_4B, format, BACKENDS["triton"](CPU, {}), few=True)
     model.to_empty(device=CPU)
     model.requires_grad_(False)
     prepare(model)

@@ -9,6 +9,7 @@ pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
 from qwen35cli.app import chain, tune
 from qwen35cli.app.estimate import planned
+from qwen35cli.app.random_model import shortened
 from qwen35cli.kernels.triton import matvec
 from qwen35cli.kernels.triton.launches import Launches
 from qwen35cli.model.config import Config
@@ -57,6 +58,6 @@ def test_whole_periods_of_layers_are_kept(layers, period, kept):
         "linear_attention" if (i + 1) % period else "full_attention" for i in range(layers)
     )
     text = replace(config.text, layer_types=kinds)
-    short = chain.shortened(replace(config, text=text))
+    short = shortened(replace(config, text=text), chain.LEAST)
     assert short.text.layer_types == kinds[:kept]
     assert short.vision is None and short.text.mtp_num_hidden_layers == 0

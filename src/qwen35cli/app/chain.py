@@ -20,11 +20,10 @@ from qwen35cli.kernels.operands import FEW, NoSteps
 from qwen35cli.kernels.triton import step
 from qwen35cli.kernels.triton.launches import Launches
 from qwen35cli.kernels.triton.matvec import Launch
-from qwen35cli.model.config import Config
 from qwen35cli.model.sizes import parameters
 
 from .estimate import Model
-from .random_model import random_model
+from .random_model import random_model, shortened
 
 LEAST: Final = 8  # layers, where the model has so many
 REPLAYS: Final = 16  # between two looks at the clock
@@ -40,7 +39,7 @@ class Chain:
 
     def __init__(self, model: Model, device: torch.device, launches: Launches) -> None:
         self.launches = launches
-        config = shortened(model.config)
+        config = shortened(model.config, LEAST)
         schemes = {name: model.weights[name].scheme for name in map(theirs, parameters(config))}
         kernels = replace(
             select(device, "triton"),
@@ -59,15 +58,6 @@ class Chain:
         run = self._stepper.captured(lambda: self._step(control, 1))
         run()
         return statistics.median(_seconds(run, control.ids.device) for _ in range(ROUNDS))
-
-
-def shortened(config: Config) -> Config:
-    """A model of the same launches: whole periods of layers, without vision tower and MTP."""
-    kinds = config.text.layer_types
-    period = kinds.index("full_attention") + 1 if "full_attention" in kinds else len(kinds)
-    count = min(-(-LEAST // period) * period, len(kinds))
-    text = replace(config.text, layer_types=kinds[:count], mtp_num_hidden_layers=0)
-    return replace(config, text=text, vision=None)
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

@@ -5,6 +5,7 @@ finite, so it serves for speed and memory, and to compare kernels.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -57,6 +58,16 @@ def empty_model(config: Config, schemes: Mapping[str, Scheme], kernels: Kernels)
         model = Qwen35(config, kernels)
     swap(model, {ours(name): scheme for name, scheme in schemes.items()})
     return model
+
+
+def shortened(config: Config, least: int) -> Config:
+    """The text model alone, cut to whole periods of layers: at least so many, if it has them. Its
+    steps consist of the same launches."""
+    kinds = config.text.layer_types
+    period = kinds.index("full_attention") + 1 if "full_attention" in kinds else len(kinds)
+    count = min(-(-least // period) * period, len(kinds))
+    text = replace(config.text, layer_types=kinds[:count], mtp_num_hidden_layers=0)
+    return replace(config, text=text, vision=None)
 
 
 def _values(name: str, meta: Tensor, device: torch.device, generator: torch.Generator) -> Tensor:
