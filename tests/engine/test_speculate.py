@@ -339,25 +339,42 @@ def test_an_interruption_in_a_round_takes_the_round_back(model, monkeypatch, whe
     same_memory(ours, theirs)
 
 
-def test_drafts_in_one_call_are_those_made_one_by_one(model):
-    kernels = replace(model.kernels, draft_loop=reference.draft_by_draft)
-    other = tiny_model(RAW, dtype=torch.bfloat16, kernels=kernels)
-    engines = [runner(model), runner(other)]
+@pytest.mark.parametrize("picture", [False, True])
+def test_drafts_in_one_call_are_those_made_one_by_one(model, picture):
+    """Compiled, where a call takes one pair, and the plain twin, where it takes those of the last
+    round too; behind a picture the axes of a position differ, and nobody takes them at once."""
+    prompt = PROMPT
+    if picture:
+        whole = prompt_with_pictures()
+        prompt = Prompt(whole.ids[:-3], whole.images)
+        assert prompt.ids[-1] == IMAGE
+    engines = [runner(model)]
+    for loop in (reference.draft_by_draft, reference.draft_loop):
+        kernels = replace(model.kernels, draft_loop=loop)
+        engines.append(runner(tiny_model(RAW, dtype=torch.bfloat16, kernels=kernels)))
     for engine in engines:
-        list(engine.prefill(PROMPT))
-    loops = [e.model.mtp.loop(e.cache.mtp, None) for e in engines if e.drafter.draft(3, 1)]
-    assert loops[0] is not None and loops[1] is None
-    for engine in engines:
-        engine.drafter.undo()
+        list(engine.prefill(prompt))
+    loops = [engine.drafter._loop for engine in engines]
+    assert [loop and loop.pairs for loop in loops] == [1, None, 8]
     token, made = 3, []
     for count in (4, 1, 3, 2, 4):
-        one, two = (engine.look_ahead(token, count) for engine in engines)
-        assert one[0] == two[0]
-        made += one[0]
+        first, *others = (engine.look_ahead(token, count)[0] for engine in engines)
+        assert all(other == first for other in others)
+        made += first
         for engine in engines:
             engine.keep(1 + count // 2)
         token = 17 * count
     assert len(set(made)) > 5
+    for engine in engines:
+        engine.drafter._catch_up()
+    first, *others = (engine.cache.mtp for engine in engines)
+    for other in others:
+        assert first.length == other.length
+        for one, two in zip(first.tensors(), other.tensors(), strict=True):
+            torch.testing.assert_close(
+                one[:, :, : first.length].float(), two[:, :, : first.length].float(),
+                rtol=0.03, atol=0.03,
+            )  # fmt: skip
 
 
 class Chain:

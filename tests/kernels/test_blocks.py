@@ -138,7 +138,8 @@ def test_draft_loop_agrees_with_reference(native, embedding, dtype, poisoned):
             rows = Int8(*reference.quantize_int8(table), (300, D))
         norms = [random(D, scale=0.1).bfloat16() for _ in range(3)]
         fc = matrix(D, 2 * D)
-        weights = DraftWeights(rows, *norms[:2], fc, block, norms[2], 1e-6)
+        turning = torch.rand(R), 1.1
+        weights = DraftWeights(rows, *norms[:2], fc, block, norms[2], 1e-6, rows, *turning)
         loop = native.blocks.draft_loop(weights) if compiled else reference.draft_loop(weights)
         loops.append(loop)
         head = [matrix(100, D), matrix(20, D), matrix(30, D)]
@@ -151,8 +152,7 @@ def test_draft_loop_agrees_with_reference(native, embedding, dtype, poisoned):
     start, made = 0, set()
     for turn in range(9):
         count = 1 + turn % 4
-        hidden, angles = random(1, 1, D), random(1, count, R)
-        arguments = (turn, hidden, angles.cos(), angles.sin(), start, choices[turn % 3])
+        arguments = ([turn], random(1, 1, D), 3 + start, start, count, choices[turn % 3])
         actual, expected = (loop(*arguments) for loop in loops)
         assert actual == expected
         start += 1 + turn % 2
@@ -166,7 +166,8 @@ def test_draft_loop_knows_what_it_can_read(native):
     block = blocks(torch.bfloat16)[1]
     norms = [random(D).bfloat16() for _ in range(3)]
     table = matrix(300, D)
-    known = DraftWeights(table, *norms[:2], matrix(D, 2 * D), block, norms[2], 1e-6)
+    fc, turning = matrix(D, 2 * D), torch.rand(R)
+    known = DraftWeights(table, *norms[:2], fc, block, norms[2], 1e-6, table, turning, 1.0)
     assert native.blocks.draft_loop(known) is not None
     for part, other in (("embedding", table.float()), ("fc", known.fc.float())):
         assert native.blocks.draft_loop(replace(known, **{part: other})) is None

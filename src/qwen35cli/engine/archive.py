@@ -105,7 +105,7 @@ def _fill(memory: Memory, fetch: Fetch, table: list[list[int]]) -> None:
         if memory.runner.drafter is not None and mtp >= 0:
             drafter = (
                 fetch(f"{name}.hidden").to(memory.runner.model.device, copy=True),
-                fetch(f"{name}.position").to(memory.runner.model.device, copy=True),
+                fetch(f"{name}.position").clone(),
             )
         saved = Saved(length, position_delta, tuple(layers), saved_mtp)
         memory.places.append(Place(State(saved, drafter), bool(kept)))

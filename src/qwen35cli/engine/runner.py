@@ -73,7 +73,7 @@ class _Ahead:
 
     start: int  # tokens before it
     ids: list[int]
-    inputs: tuple[Tensor, Tensor, Tensor] | None  # what `Drafter.read` takes of them
+    inputs: tuple[Tensor | None, Tensor, Tensor] | None  # what `Drafter.read` takes of them
 
 
 class Runner:
@@ -169,7 +169,7 @@ class Runner:
             [picture.grid for picture in prompt.images],
             merge,
         )
-        positions = (positions + cache.length + cache.position_delta).to(device)
+        positions = positions + cache.length + cache.position_delta
         rows = self._picture_rows(prompt.images)
         ids = torch.tensor(prompt.ids, device=device)[None]
         is_picture = ids[0] == self.model.config.image_token_id
@@ -178,13 +178,14 @@ class Runner:
             stop = min(start + self.chunk, total)
             x = self.model.embed(ids[:, start:stop])
             if rows is not None:
-                here = is_picture[start:stop]
-                count = int(here.sum())
-                x[0, here] = rows[used : used + count]
+                pads = is_picture[start:stop]
+                count = int(pads.sum())
+                x[0, pads] = rows[used : used + count]
                 used += count
-            hidden = self.model.language_model(x, positions[..., start:stop], cache)
+            here = positions[..., start:stop]
+            hidden = self.model.language_model(x, here.to(device), cache)
             if self.drafter is not None:
-                self.drafter.read(prompt.ids[start:stop], x, hidden, positions[..., start:stop])
+                self.drafter.read(prompt.ids[start:stop], x, hidden, here)
             last = None
             if stop == total:
                 cache.position_delta += delta
@@ -260,9 +261,8 @@ class Runner:
         if count:
             assert ahead.inputs is not None
             x, hidden, positions = ahead.inputs
-            self.drafter.read(
-                ahead.ids[:count], x[:, :count], hidden[:, :count], positions[..., :count]
-            )
+            x = None if x is None else x[:, :count]
+            self.drafter.read(ahead.ids[:count], x, hidden[:, :count], positions[..., :count])
         else:
             self.drafter.undo()
 
@@ -273,22 +273,20 @@ class Runner:
     def _read(self, ids: list[int]) -> Tensor:
         """Append tokens; their logits, (T, V) float32."""
         device, start = self.model.device, self.length
-        inputs = None
+        inputs: tuple[Tensor | None, Tensor, Tensor] | None = None
+        positions = self._positions(start, len(ids))
         if self.stepper is not None:
             logits = self.stepper.read(ids)
             if self.drafter is not None:
-                x = self.model.embed(torch.tensor([ids], device=device))
-                inputs = x, self.stepper.hidden(len(ids)), self._positions(start, len(ids))
+                inputs = None, self.stepper.hidden(len(ids)), positions
         else:
             x = self.model.embed(torch.tensor([ids], device=device))
-            positions = self._positions(start, len(ids))
-            hidden = self.model.language_model(x, positions, self.cache)
+            hidden = self.model.language_model(x, positions.to(device), self.cache)
             logits, inputs = self.model.logits(hidden[0]), (x, hidden, positions)
         self._ahead = _Ahead(start, ids, inputs)
         return logits
 
     def _positions(self, start: int, count: int) -> Tensor:
-        """Of tokens of text behind the first `start`: (3, 1, count)."""
+        """Of tokens of text behind the first `start`: (3, 1, count), on the CPU."""
         first = start + self.cache.position_delta
-        positions = torch.arange(first, first + count, device=self.model.device)
-        return positions.expand(3, 1, -1)
+        return torch.arange(first, first + count).expand(3, 1, -1)

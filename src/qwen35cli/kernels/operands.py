@@ -169,7 +169,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class DraftWeights:
-    """The MTP layer with its memory, and the embedding that it shares."""
+    """The MTP layer with its memory, and what it shares with the model."""
 
     embedding: Weight  # (V, D)
     embedding_norm: Tensor  # (D,) as an offset from one, and so the others
@@ -178,6 +178,9 @@ class DraftWeights:
     block: BlockWeights
     norm: Tensor
     eps: float
+    head: Weight  # (V, D), all of it; what is drafted is among `Candidates`
+    frequencies: Tensor  # (R,) float32 of the rotation
+    magnitude: float  # on its cosines and sines
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,27 +193,33 @@ class Candidates:
 
 
 class DraftLoop(Protocol):
-    """All drafts of a round, compiled into one call."""
+    """All drafts of a round in one call."""
+
+    pairs: int  # that a call takes at most
 
     def __call__(
         self,
-        token: int,
+        ids: Sequence[int],
         hidden: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        position: int,
         start: int,
+        count: int,
         candidates: Sequence[Candidates],
     ) -> list[int]:
-        """The likeliest tokens after `token`, each from the one before.
+        """The likeliest tokens after the last of `ids`, each from the one before.
+
+        What the pairs and the drafts leave in the memory of the layer goes behind `start`.
 
         Args:
-            hidden: (1, 1, D) the target's state, after its norm, of the token before.
-            cos, sin: (1, N, R) of the N drafts.
-            start: tokens that the memory holds; those of the drafts go behind them.
+            ids: of P tokens of text, in a row.
+            hidden: (1, P, D) the target's state, after its norm, of the token before each.
+            position: of the token that the first state is of; the others follow.
+            start: tokens that the memory holds.
+            count: how many to draft.
             candidates: where the best is taken from; the first of equals.
 
         Returns:
-            N ids.
+            `count` ids.
         """
         ...
 

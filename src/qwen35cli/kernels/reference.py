@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .operands import (
+    FEW,
     NF4,
     AttentionMixer,
     BlockWeights,
@@ -670,16 +671,14 @@ class token_step:
         w = self.weights
         start, delta, kept, parity, _ = control.numbers[:5].tolist()
         x = rows(w.embedding, control.ids[None, :tokens]).to(w.norm.dtype)
-        positions = torch.arange(tokens, device=x.device) + start + delta
-        angles = positions[:, None].float() * w.frequencies
-        cos, sin = angles.cos() * w.magnitude, angles.sin() * w.magnitude
+        cos, sin = text_angles(start + delta, tokens, w.frequencies, w.magnitude)
         logs = [b.mixer.logs for b in w.blocks if isinstance(b.mixer, DeltaMixer)]
         replays = [
             Replay(one_log(both, parity), kept, one_log(both, 1 - parity))
             for both in logs
             if both is not None
         ]
-        x = self.stack(x, cos[None], sin[None], start, replays)
+        x = self.stack(x, cos, sin, start, replays)
         self.last = rms_norm(x, w.norm, w.eps)
         return linear(self.last[0], w.head).float()
 
@@ -706,35 +705,55 @@ def draft_by_draft(weights: DraftWeights) -> DraftLoop | None:
     return None
 
 
-def draft_loop(weights: DraftWeights) -> DraftLoop:
-    """All drafts of a round: what `MTP` does, without modules, and the choice of the likeliest."""
-    w = weights
-    block = stack((w.block,))
+class draft_loop:
+    """All drafts of a round, without modules: see `operands.DraftLoop`."""
 
-    def run(
-        token: int,
+    pairs = FEW
+
+    def __init__(self, weights: DraftWeights) -> None:
+        self.weights = weights
+        self.block = stack((weights.block,))
+
+    def __call__(
+        self,
+        ids: Sequence[int],
         hidden: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        position: int,
         start: int,
+        count: int,
         candidates: Sequence[Candidates],
     ) -> list[int]:
-        drafts = [token]
-        for i in range(cos.shape[1]):
-            embeds = rows(w.embedding, torch.tensor([[drafts[-1]]])).to(hidden.dtype)
-            normed = (
-                rms_norm(embeds, w.embedding_norm, w.eps),
-                rms_norm(hidden, w.hidden_norm, w.eps),
-            )
-            x = linear(torch.cat(normed, dim=-1), w.fc)
-            x = block(x, cos[:, i : i + 1], sin[:, i : i + 1], start + i, None)
-            hidden = rms_norm(x, w.norm, w.eps)
+        w, drafts = self.weights, list(ids)
+        new = drafts  # whose pairs have no keys yet
+        for _ in range(count):
+            embeds = rows(w.embedding, torch.tensor([new], device=hidden.device)).to(hidden.dtype)
+            x = linear(joined(embeds, hidden, w.embedding_norm, w.hidden_norm, w.eps), w.fc)
+            angles = text_angles(position, len(new), w.frequencies, w.magnitude)
+            x = self.block(x, *angles, start, None)
+            position, start = position + len(new), start + len(new)
+            hidden = rms_norm(x[:, -1:], w.norm, w.eps)
             logits = torch.cat([linear(hidden[0, 0], each.rows) for each in candidates])
-            ids = torch.cat([_ids(each) for each in candidates])
-            drafts.append(int(ids[logits.argmax()]))
-        return drafts[1:]
+            choices = torch.cat([_ids(each) for each in candidates])
+            drafts.append(int(choices[logits.argmax().cpu()]))
+            new = drafts[-1:]
+        return drafts[len(ids) :]
 
-    return run
+
+def joined(
+    embeds: Tensor, hidden: Tensor, embedding_norm: Tensor, hidden_norm: Tensor, eps: float
+) -> Tensor:
+    """What `fc` of the MTP layer takes, (..., 2 D): embeddings and states (..., D), each normed."""
+    parts = rms_norm(embeds, embedding_norm, eps), rms_norm(hidden, hidden_norm, eps)
+    return torch.cat(parts, dim=-1)
+
+
+def text_angles(
+    position: int, count: int, frequencies: Tensor, magnitude: float
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of tokens of text from `position` on, (1, count, R): `Rotary` of them."""
+    positions = torch.arange(position, position + count, device=frequencies.device)
+    angles = positions[None, :, None].float() * frequencies
+    return angles.cos() * magnitude, angles.sin() * magnitude
 
 
 def _ids(candidates: Candidates) -> Tensor:

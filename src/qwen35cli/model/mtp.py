@@ -67,19 +67,22 @@ class MTP(nn.Module):
         parts = self.pre_fc_norm_embedding(embeds), self.pre_fc_norm_hidden(hidden)
         return self.fc(torch.cat(parts, dim=-1))
 
-    def loop(self, cache: KVCache, embedding: Weight) -> DraftLoop | None:
+    def loop(self, cache: KVCache, embedding: Weight, head: Weight) -> DraftLoop | None:
         """All drafts of a round in one call, where the backend has that; once for each cache."""
         if cache not in self._loops:
             (layer,) = self.layers
             assert isinstance(layer, Block)
             weights = DraftWeights(
-                embedding,
-                self.pre_fc_norm_embedding.weight,
-                self.pre_fc_norm_hidden.weight,
-                self.fc.operand,
-                layer.with_memory(cache),
-                self.norm.weight,
-                self.norm.eps,
+                embedding=embedding,
+                embedding_norm=self.pre_fc_norm_embedding.weight,
+                hidden_norm=self.pre_fc_norm_hidden.weight,
+                fc=self.fc.operand,
+                block=layer.with_memory(cache),
+                norm=self.norm.weight,
+                eps=self.norm.eps,
+                head=head,
+                frequencies=self.rotary.frequencies.to(self.norm.weight.device),
+                magnitude=self.rotary.magnitude,
             )
             self._loops[cache] = self.kernels.draft_loop(weights)
         return self._loops[cache]

@@ -178,14 +178,15 @@ def _draft_loop(make: Maker) -> Pairs:
             block=block,
             norm=make.half(D),
             eps=EPS,
+            head=table,
+            frequencies=make.floats(R).abs(),
+            magnitude=1.0,
         )
 
     ours, theirs = make.kernels.draft_loop(weights()), reference.draft_loop(weights())
     if ours is None:
         raise ValueError("the layer is not taken")
-    head = make.matrix("bf16", VOCABULARY, D)
-    hidden, angles = make.random(1, 1, D), make.floats(1, 4, R)
-    rest = 3, hidden, angles.cos(), angles.sin(), 5, [Candidates(head, 0)]
+    rest = [3], make.random(1, 1, D), 9, 5, 4, [Candidates(weights().head, 0)]
     yield torch.tensor(ours(*rest)), torch.tensor(theirs(*rest))
 
 

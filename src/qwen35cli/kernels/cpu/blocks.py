@@ -20,6 +20,7 @@ from qwen35cli.kernels.operands import (
     Stack,
     key_heads,
 )
+from qwen35cli.kernels.reference import text_angles
 
 from .attention import SIZES, AttentionOps, parts
 from .delta import TAPS, DeltaOps, replayed
@@ -208,6 +209,8 @@ class CompiledStack:
 class CompiledDrafts:
     """The MTP layer as the C++ side reads it; keeps every tensor whose address it has taken."""
 
+    pairs = 1
+
     def __init__(self, ops: BlockOps, weights: DraftWeights) -> None:
         self.ops = ops
         self.stack = CompiledStack(ops, (weights.block,))
@@ -217,7 +220,7 @@ class CompiledDrafts:
             norm.contiguous()
             for norm in (weights.embedding_norm, weights.hidden_norm, weights.norm)
         ]
-        self.held = (weights, norms)
+        self.weights, self.norms = weights, norms
         self.fields = longs(
             [
                 *matrix(weights.embedding),
@@ -228,29 +231,30 @@ class CompiledDrafts:
 
     def __call__(
         self,
-        token: int,
+        ids: Sequence[int],
         hidden: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        position: int,
         start: int,
+        count: int,
         candidates: Sequence[Candidates],
     ) -> list[int]:
         """See `DraftLoop`."""
-        assert hidden.dtype == cos.dtype == sin.dtype == torch.float32
+        (token,) = ids
+        assert hidden.dtype == torch.float32 and hidden.shape[:2] == (1, 1)
         assert len(candidates) <= MOST_CANDIDATES
-        cos, sin, hidden = cos.contiguous(), sin.contiguous(), hidden.contiguous()
-        threads, count = torch.get_num_threads(), cos.shape[1]
+        cos, sin = text_angles(position, count, self.weights.frequencies, self.weights.magnitude)
+        hidden, threads = hidden.contiguous(), torch.get_num_threads()
         heads, Dh, KV = self.stack.attention_sizes
         spans, scratch = self.ops.attention.scratch(threads, 1, 1, heads, Dh, KV, start + count)
         logits = torch.empty(sum(each.rows.shape[0] for each in candidates))
         fields: list[int] = []
         at = logits.data_ptr()
         for each in candidates:
-            ids = 0
+            table = 0
             if each.ids is not None:
                 assert each.ids.dtype == torch.int64 and each.ids.is_contiguous()
-                ids = each.ids.data_ptr()
-            fields += (*matrix(each.rows, at), each.first, ids)
+                table = each.ids.data_ptr()
+            fields += (*matrix(each.rows, at), each.first, table)
             at += each.rows.shape[0] * logits.itemsize
         drafts = torch.empty(count, dtype=torch.int64)
         self.ops.draft_of(
