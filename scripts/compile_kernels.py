@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,10 +111,12 @@ def compile_all(arch: int, formats: list[str], tokens: list[int]) -> Iterator[Co
                 made = runner.stepper._step
                 assert isinstance(made, step.TritonStep)
                 config = model.config.text
-                made.attend_room = attend_step.room_of(
+                config = model.config.text
+                attend = attend_step.room_of(
                     CPU, config.num_attention_heads, config.num_key_value_heads, config.head_dim,
                     8, attend_step.RESIDENT * PROCESSORS[arch] // config.num_key_value_heads,
                 )  # fmt: skip
+                made.room = replace(made.room, attend=attend)
                 for count in tokens:
                     where = f"{format}, kv {str(dtype).removeprefix('torch.')}, {count} tokens"
                     logits = made(runner.stepper.control, count)

@@ -407,7 +407,8 @@ def test_decode_buffers_of_every_size_on_a_card_of_132_sms(name):
     least = min(tuning.least for tuning in TUNING.values())
     splits = min(RESIDENT * 132 // text.num_key_value_heads, 1 + 4_096 // least)
     heads = text.num_attention_heads, text.num_key_value_heads
-    step.attend_room = room_of(meta, *heads, text.head_dim, FEW, splits)
+    attend = room_of(meta, *heads, text.head_dim, FEW, splits)
+    step.room = replace(step.room, attend=attend)
     drawing = model.kernels.draws(meta, V, V - 100, UNIFORMS, RING)
     found = [*Stepper(model, cache, step).tensors(), *drawing.tensors()]
     expected = part(
@@ -424,10 +425,12 @@ def test_decode_buffers_of_every_size_on_a_card_of_132_sms(name):
         *(("demo", quant, 2) for quant in ("bf16", "int8", "int4", "nf4")),
         *(("wide", quant, 0) for quant in ("nf4", "mixed")),
         *((name, "bf16", 0) for name in LEFT),
+        *((name, "bf16", 2) for name in ("three taps", "half a tile")),  # the one's drafts are
     ],
 )
 def test_decode_buffers_are_what_the_steps_allocate(name, quant, drafts, tmp_path):
-    """In the interpreter, where nothing is launched; on a card attention has more programs."""
+    """And the drafts. In the interpreter, where nothing is launched; on a card attention has more
+    programs."""
     from qwen35cli.app import quantize
 
     source = load.resolve("demo")
@@ -447,7 +450,7 @@ def test_decode_buffers_are_what_the_steps_allocate(name, quant, drafts, tmp_pat
     )
     opened = load.open_model(options)
     runner = load.load(opened).runner
-    estimate = opened.estimate
+    estimate, text = opened.estimate, opened.checkpoint.config.text
     expected = runner.cache.nbytes() + part_or_none(estimate, "draft_head")
     taken = name in TAKEN and quant not in ("nf4", "mixed")
     assert estimate.model.has_steps == (runner.stepper is not None) == taken
@@ -455,8 +458,20 @@ def test_decode_buffers_are_what_the_steps_allocate(name, quant, drafts, tmp_pat
         if not drafts:
             runner.ahead(Sampler(Sampling(temperature=0), opened.tokenizer.vocab_size))
         expected += sum(tensor.nbytes for tensor in runner.stepper.tensors())
-        text, splits = opened.checkpoint.config.text, runner.stepper._step.attend_room.splits
+        splits = runner.stepper._step.room.attend.splits
         expected += sizes.step_bytes(text) - sizes.step_bytes(text, splits)
+    if drafts:
+        loop = runner.drafter._loop
+        assert estimate.model.has_draft_loop == (loop is not None) == (name != "half a tile")
+        if loop is not None:
+            expected += sum(tensor.nbytes for tensor in loop.tensors())
+            splits = loop.room.attend.splits
+            expected += sizes.draft_bytes(text) - sizes.draft_bytes(text, splits)
+            tables = loop._listed(runner.drafter.head.candidates).choices
+            nbytes = sum(each.nbytes for each in (tables.tiles, tables.ids, tables.best))
+            most = sizes.shortlist_bytes(text)
+            assert nbytes <= most <= 1.1 * nbytes  # which has room for padding rows too
+            expected += most
     assert sum(each.nbytes for each in estimate.memory) == expected
 
 

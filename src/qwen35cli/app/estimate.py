@@ -16,7 +16,14 @@ from qwen35cli.model.config import Config
 from qwen35cli.model.sizes import KVDtype
 from qwen35cli.quant.plan import Format, Plan, Scheme, assign, recipe
 
-from .step_launches import BLOCK, refusal, step_launches
+from .step_launches import (
+    BLOCK,
+    StepLaunch,
+    draft_launches,
+    head_name,
+    refusal,
+    step_launches,
+)
 
 MIB, GIB = 2**20, 2**30
 ROUND = 256  # a largest context is a multiple of it
@@ -88,21 +95,32 @@ class Model:
     def has_steps(self) -> bool:
         """Whether `kernels/triton/step.py` takes it: one format a launch, whole tiles, no nf4."""
         text = self.config.text
-        for width in (text.head_dim, text.linear_key_head_dim, text.linear_value_head_dim):
-            if width & (width - 1):
-                return False
+        widths = text.head_dim, text.linear_key_head_dim, text.linear_value_head_dim
+        known = text.linear_conv_kernel_dim == 4 and all(map(_power_of_two, widths))
+        return known and self._launched(step_launches(self.config))
+
+    @cached_property
+    def has_draft_loop(self) -> bool:
+        """Whether `kernels/triton/drafts.py` takes its MTP layer: likewise, and no int4 head."""
+        head = StepLaunch("head", (head_name(self.config),))
+        known = self.weights[head.names[0]].scheme.kind != "int4"
+        known = known and _power_of_two(self.config.text.head_dim)
+        return known and self._launched([*draft_launches(self.config), head])
+
+    def _launched(self, launches: Iterable[StepLaunch]) -> bool:
+        """Whether the kernels read the matrices of these, the embedding and all that is small."""
         shapes = {theirs(name): shape for name, shape in sizes.parameters(self.config).items()}
         for name, tensor in self.weights.items():
-            scheme, part = tensor.scheme, class_of(name)
-            if part == "small" and scheme.kind != "keep":
+            kind, part = tensor.scheme.kind, class_of(name)
+            if part == "small" and kind != "keep":
                 return False
-            if part == "embedding" and (scheme.kind == "nf4" or shapes[name][1] % BLOCK):
+            if part == "embedding" and (kind in ("int4", "nf4") or shapes[name][1] % BLOCK):
                 return False
-        for launch in step_launches(self.config):
+        for launch in launches:
             schemes = (self.weights[name].scheme for name in launch.names)
             if refusal(schemes, (shapes[name] for name in launch.names)) is not None:
                 return False
-        return text.linear_conv_kernel_dim == 4
+        return True
 
     @cached_property
     def kinds(self) -> frozenset[str]:
@@ -279,6 +297,9 @@ class Estimate:
             if not drafts:  # whose tokens are chosen on the host
                 buffers += sizes.draw_bytes(text)
             parts.append(_exact("decode_buffers", "decode buffers (132 SMs)", buffers))
+        if setting.triton and drafts and self.model.has_draft_loop:
+            buffers = sizes.draft_bytes(text) + sizes.shortlist_bytes(text)
+            parts.append(_exact("draft_buffers", "buffers of drafts (132 SMs)", buffers))
         place = "host memory" if setting.device == "cuda" else "what is left free"
         label = f"turn snapshots: {size(self.state_bytes)} each, in {place}"
         parts.append(_exact("turn_snapshots", label, 0))
@@ -436,6 +457,10 @@ class Estimate:
     def changed(self, **setting: object) -> "Estimate":
         """The same model in a setting that differs in these fields."""
         return Estimate(self.model, replace(self.setting, **setting))  # type: ignore[arg-type]
+
+
+def _power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 def _head(model: Model) -> str:

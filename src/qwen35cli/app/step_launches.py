@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from qwen35cli.model.config import Config
+from qwen35cli.model.config import Config, LayerType
 from qwen35cli.model.sizes import TILE
 from qwen35cli.quant.plan import Scheme
 
@@ -30,22 +30,36 @@ class StepLaunch:
 def step_launches(config: Config) -> Iterator[StepLaunch]:
     """The launches of a step that read matrices, in their order."""
     for index, kind in enumerate(config.text.layer_types):
-        layer = f"{LAYERS}.{index}"
-        if kind == "full_attention":
-            mixer = f"{layer}.self_attn"
-            yield StepLaunch("project", tuple(f"{mixer}.{name}_proj.weight" for name in "qkv"))
-            yield StepLaunch("add", (f"{mixer}.o_proj.weight",))
-        else:
-            mixer = f"{layer}.linear_attn"
-            names = tuple(f"{mixer}.in_proj_{name}.weight" for name in ("qkv", "z"))
-            yield StepLaunch("project", names, delta=True)
-            yield StepLaunch("add", (f"{mixer}.out_proj.weight",), delta=True)
-        gate_and_up = tuple(f"{layer}.mlp.{name}_proj.weight" for name in ("gate", "up"))
-        yield StepLaunch("swiglu", gate_and_up)
-        yield StepLaunch("add", (f"{layer}.mlp.down_proj.weight",))
+        yield from _layer_launches(f"{LAYERS}.{index}", kind)
+    yield StepLaunch("head", (head_name(config),))
+
+
+def draft_launches(config: Config) -> Iterator[StepLaunch]:
+    """The same of a draft by the MTP layer, but for the rows of the head that it is picked from."""
+    yield StepLaunch("add", ("mtp.fc.weight",))
+    for index in range(config.text.mtp_num_hidden_layers):
+        yield from _layer_launches(f"mtp.layers.{index}", "full_attention")
+
+
+def head_name(config: Config) -> str:
+    """Of the matrix that is the output head."""
     tied = config.tie_word_embeddings
-    head = "model.language_model.embed_tokens" if tied else "lm_head"
-    yield StepLaunch("head", (f"{head}.weight",))
+    return f"{'model.language_model.embed_tokens' if tied else 'lm_head'}.weight"
+
+
+def _layer_launches(layer: str, kind: LayerType) -> Iterator[StepLaunch]:
+    if kind == "full_attention":
+        mixer = f"{layer}.self_attn"
+        yield StepLaunch("project", tuple(f"{mixer}.{name}_proj.weight" for name in "qkv"))
+        yield StepLaunch("add", (f"{mixer}.o_proj.weight",))
+    else:
+        mixer = f"{layer}.linear_attn"
+        names = tuple(f"{mixer}.in_proj_{name}.weight" for name in ("qkv", "z"))
+        yield StepLaunch("project", names, delta=True)
+        yield StepLaunch("add", (f"{mixer}.out_proj.weight",), delta=True)
+    gate_and_up = tuple(f"{layer}.mlp.{name}_proj.weight" for name in ("gate", "up"))
+    yield StepLaunch("swiglu", gate_and_up)
+    yield StepLaunch("add", (f"{layer}.mlp.down_proj.weight",))
 
 
 def refusal(schemes: Iterable[Scheme], shapes: Iterable[tuple[int, ...]]) -> str | None:

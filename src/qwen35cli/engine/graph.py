@@ -6,11 +6,12 @@ token turns out to be the last, that step is taken back.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from qwen35cli.kernels.capture import captured
 from qwen35cli.kernels.operands import (
     DELTA,
     DRAWN,
@@ -98,7 +99,7 @@ class Stepper:
                 numbers[KEPT], numbers[PARITY] = layer.kept, layer.last
         self.control.numbers[:DRAWN] = numbers
 
-    def captured(self, run: Callable[[], Any]) -> Callable[[], Any]:
+    def captured(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """`run` as a graph. It runs once before, where the caches stand, and leaves no trace there:
         what it writes lies behind their ends, in logs of which nothing is kept.
 
@@ -110,20 +111,7 @@ class Stepper:
         self._check_room(FEW)
         self.place()
         self.control.numbers[KEPT] = 0
-        aside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(aside):
-            run()
-        torch.cuda.current_stream(self.device).wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = run()
-
-        def replay() -> Any:
-            graph.replay()
-            return result
-
-        return replay
+        return captured(run, self.device)
 
 
 class Ahead:

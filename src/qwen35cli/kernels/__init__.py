@@ -151,7 +151,7 @@ def compiled(native: "Native") -> Kernels:
 
 
 def _triton(device: torch.device, tuned: Tuned) -> Kernels:
-    from .triton import attention, delta_chunk, linear, rms_norm, sample, step, tiles
+    from .triton import attention, delta_chunk, drafts, linear, rms_norm, sample, step, tiles
     from .triton.launches import Launches
 
     launches = Launches.of(device, tuned)
@@ -166,6 +166,7 @@ def _triton(device: torch.device, tuned: Tuned) -> Kernels:
         rms_norm=rms_norm.rms_norm,
         attention=attention.attention,
         delta_mix=delta_chunk.delta_mix,
+        draft_loop=lambda weights: drafts.draft_loop(weights, launches),
         token_step=lambda weights: step.token_step(weights, launches),
         draws=partial(sample.Draws, overlap=launches.overlap),
     )

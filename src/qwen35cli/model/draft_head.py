@@ -156,12 +156,12 @@ def _slice(weight: Weight, first: int, last: int) -> Weight:
 
 
 def _room(weight: Weight, rows: int) -> Weight:
-    """Memory for so many rows of a matrix."""
+    """Memory for so many rows of a matrix; zeros, since a GPU multiplies with whole tiles of it."""
     if isinstance(weight, Tensor):
-        return weight.new_empty(rows, weight.shape[1])
+        return weight.new_zeros(rows, weight.shape[1])
     assert not isinstance(weight, NF4)
-    packed = weight.packed.new_empty(rows, weight.packed.shape[1])
-    scale = weight.scale.new_empty(rows, weight.scale.shape[1])
+    packed = weight.packed.new_zeros(rows, weight.packed.shape[1])
+    scale = weight.scale.new_zeros(rows, weight.scale.shape[1])
     return replace(weight, packed=packed, scale=scale, shape=(rows, weight.shape[1]))
 
 

@@ -73,24 +73,50 @@ TILE, PIECES = 16, 12  # channels of a tile; programs at most that share its inp
 
 
 def step_bytes(text: TextConfig, splits: int | None = None) -> int:
-    """Bytes that the launches of a step pass on to each other.
+    """Bytes that the launches of a step pass on to each other, and of the logits.
 
     Args:
         splits: programs that share the keys of a head in attention; None: the most there are.
     """
+    numbers = 8 * LOGGED + 4 * 5  # ids of a step, and where it stands
+    logits = 4 * LOGGED * text.vocab_size
+    return _room_bytes(text, splits, delta=True) + logits + numbers
+
+
+def draft_bytes(text: TextConfig, splits: int | None = None) -> int:
+    """Bytes that the launches of drafts by the MTP layer pass on to each other."""
+    D = text.hidden_size
+    numbers = 8 * 2 * LOGGED + 4 * 2  # ids of the pairs and the drafts, and where they stand
+    joined = _stream_bytes(D) + 2 * D + 2 * 2 * D
+    return _room_bytes(text, splits, delta=False) + LOGGED * joined + numbers
+
+
+def shortlist_bytes(text: TextConfig) -> int:
+    """Bytes at most of what tells which rows of the head a draft on a GPU is picked from."""
+    tiles = text.vocab_size // TILE + (USED // TILE if text.vocab_size > COMMON else 0)
+    return tiles * (4 + 4 * TILE + 8)  # where it lies, its ids, the best of it
+
+
+def _stream_bytes(D: int) -> int:
+    """Of a token in the residual stream: itself, times the next norm's factor, its squares."""
+    return 4 * D + 2 * D + 4 * (D // TILE)
+
+
+def _room_bytes(text: TextConfig, splits: int | None, *, delta: bool) -> int:
+    """What the launches of a layer pass on: of attention, and of a DeltaNet layer."""
     D, C, H = text.hidden_size, text.conv_channels, text.linear_num_value_heads
     V = text.linear_value_head_dim
     queries = text.num_attention_heads * text.head_dim
     keys = text.num_key_value_heads * text.head_dim
-    tiles = D // TILE
-    shares = 1 if V <= 2 * TILE else V // TILE  # of a delta head's output
-    stream = 4 * D + 2 * D + 4 * tiles  # the residual, times the next norm's factor, its squares
-    float32 = text.rotary.dim + C + 2 * H + H * shares + text.vocab_size
-    bf16 = 2 * H * V + (2 * queries + 2 * keys) + queries + text.intermediate_size
-    pieces = 4 * tiles * (PIECES * TILE * LOGGED + 1)
-    numbers = 8 * LOGGED + 4 * 5  # ids of a step, and where it stands
-    token = 2 * stream + 4 * float32 + 2 * bf16
-    return LOGGED * token + pieces + numbers + _attend_bytes(text, splits)
+    float32 = text.rotary.dim
+    bf16 = (2 * queries + 2 * keys) + queries + text.intermediate_size
+    if delta:
+        shares = 1 if V <= 2 * TILE else V // TILE  # of a head's output
+        float32 += C + 2 * H + H * shares
+        bf16 += 2 * H * V
+    pieces = 4 * (D // TILE) * (PIECES * TILE * LOGGED + 1)
+    token = 2 * _stream_bytes(D) + 4 * float32 + 2 * bf16
+    return LOGGED * token + pieces + _attend_bytes(text, splits)
 
 
 def _attend_bytes(text: TextConfig, splits: int | None) -> int:

@@ -201,13 +201,21 @@ MOST = tl.constexpr(2**63 - 1)
 
 
 @triton.jit
+def key_of(value, place):
+    """Of logits and their ids, or what else tells which comes first of equals."""
+    bits = (value + 0.0).to(tl.int32, bitcast=True)  # -0.0 equals 0.0
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (bits.to(tl.int64) << 32) | (0x7FFFFFFF - place).to(tl.int64)
+
+
+@triton.jit
 def _value(key):
     bits = (key >> 32).to(tl.int32)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _token(key):
+def place_of(key):
     return 0x7FFFFFFF - (key & 0x7FFFFFFF).to(tl.int32)
 
 
@@ -228,10 +236,7 @@ def _keys(value, seen, options_ptr, token, vocab_size):
     if (presence != 0) | (repetition != 1):
         less = tl.where(value > 0, tl.div_rn(value, repetition), value * repetition)
         value = tl.where(seen, less - presence, value)
-    bits = (value + 0.0).to(tl.int32, bitcast=True)  # -0.0 equals 0.0
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    keys = (bits.to(tl.int64) << 32) | (0x7FFFFFFF - token).to(tl.int64)
-    return tl.where(token < vocab_size, keys, NOTHING)
+    return tl.where(token < vocab_size, key_of(value, token), NOTHING)
 
 
 @triton.jit
@@ -307,7 +312,7 @@ def _draw(
     chosen = tl.full((), -1, dtype=tl.int32)
     if temperature == 0:
         if tl.program_id(0) == 0:
-            chosen = _token(tl.max(peaks, axis=0))
+            chosen = place_of(tl.max(peaks, axis=0))
     else:
         keys = _keys(value, seen, options_ptr, token, vocab_size)
         least = tl.min(tl.where(_larger(peaks, peaks) < top_k, peaks, MOST), axis=0)
@@ -405,4 +410,4 @@ def _pick(best_ptr, kept, temperature, top_p, min_p, uniform, KEEP: tl.constexpr
     point = uniform * tl.max(weight, axis=0)
     index = tl.sum((there & (weight <= point)).to(tl.int32), axis=0)
     index = tl.minimum(index, tl.max(tl.where(keep, place, 0), axis=0))
-    return _token(tl.max(tl.where(place == index, best, NOTHING), axis=0))
+    return place_of(tl.max(tl.where(place == index, best, NOTHING), axis=0))

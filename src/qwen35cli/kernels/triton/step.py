@@ -4,7 +4,8 @@ Whatever changes from step to step lies in device memory: the tokens, their numb
 the position, what stays of the last step (`Control`).
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from qwen35cli.kernels.operands import (
     Weight,
 )
 
+from .attend_step import Room as AttendRoom
 from .attend_step import attend_room, attend_step
 from .delta_step import DeltaLogs, delta_step, parts
 from .embed_step import embed_step, embeddable
@@ -48,10 +50,10 @@ def refusal(weights: StepWeights) -> str | None:
         return f"the embedding is {_described(weights.embedding)}"
     if not readable(weights.head):
         return f"the head is {_described(weights.head)}"
-    return next(filter(None, map(_refused, weights.blocks)), None)
+    return next(filter(None, map(refused, weights.blocks)), None)
 
 
-def _refused(block: BlockWeights) -> str | None:
+def refused(block: BlockWeights) -> str | None:
     """The same for a block."""
     mixer = block.mixer
     together = [mixer.project[:2] if isinstance(mixer, DeltaMixer) else mixer.project]
@@ -90,7 +92,7 @@ def _described(weight: Weight) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Memory that the launches of a step pass on to each other; shared by all steps of a model."""
+    """Memory that the launches of a few blocks pass on to each other, one block after the other."""
 
     streams: tuple[Stream, Stream]
     pieces: Pieces
@@ -104,7 +106,54 @@ class Room:
     qkv: Tensor
     attended: Tensor
     inner: Tensor
-    logits: Tensor  # (8, V) float32
+    attend: AttendRoom | None  # of attention, where there is any
+
+    @classmethod
+    def of(cls, blocks: Sequence[BlockWeights], angles: int, device: torch.device) -> "Room":
+        """For these blocks, of which positions turn `angles` pairs of channels."""
+        D = blocks[0].norm.shape[0]
+        delta = [b.mixer for b in blocks if isinstance(b.mixer, DeltaMixer)]
+        attention = [b.mixer for b in blocks if isinstance(b.mixer, AttentionMixer)]
+
+        def room(width: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+            return torch.zeros(FEW, width, dtype=dtype, device=device)
+
+        H, V = delta[0].state.shape[1::2] if delta else (0, 16)
+        C = delta[0].rows.shape[2] if delta else 0
+        widths = [mixer.out.shape[1] for mixer in attention] or [0]
+        sides = [sum(w.shape[0] for w in mixer.project) for mixer in attention] or [0]
+        attend = None
+        if attention:
+            keys = attention[0].keys
+            KV, S, Dh = (keys.codes if isinstance(keys, Int8Rows) else keys).shape[1:]
+            attend = attend_room(device, attention[0].heads, KV, Dh, FEW, S)
+        return cls(
+            streams=(Stream.room(D, device), Stream.room(D, device)),
+            pieces=Pieces.room(D, device),
+            cos=room(angles, torch.float32),
+            sin=room(angles, torch.float32),
+            mixed=room(C, torch.float32),
+            z=room(H * V),
+            gates=room(2 * H, torch.float32),
+            delta=room(H * V),
+            squares=torch.zeros(FEW, H, parts(V), device=device),
+            qkv=room(max(sides)),
+            attended=room(max(widths)),
+            inner=room(max(block.gate.shape[0] for block in blocks)),
+            attend=attend,
+        )
+
+
+def held(room: object) -> Iterator[Tensor]:
+    """The tensors of a room and of the rooms in it."""
+    if isinstance(room, Tensor):
+        yield room
+    elif isinstance(room, tuple):
+        for each in room:
+            yield from held(each)
+    elif is_dataclass(room):
+        for field in fields(room):
+            yield from held(getattr(room, field.name))
 
 
 def token_step(weights: StepWeights, launches: Launches) -> "TritonStep | NoSteps":
@@ -120,37 +169,8 @@ class TritonStep:
         assert refusal(weights) is None
         self.weights, self.launches = weights, launches
         device = weights.norm.device
-        D = weights.norm.shape[0]
-        delta = [b.mixer for b in weights.blocks if isinstance(b.mixer, DeltaMixer)]
-        attention = [b.mixer for b in weights.blocks if isinstance(b.mixer, AttentionMixer)]
-
-        def room(width: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-            return torch.zeros(FEW, width, dtype=dtype, device=device)
-
-        H, V = delta[0].state.shape[1::2] if delta else (16, 16)
-        C = delta[0].rows.shape[2] if delta else 16
-        widths = [mixer.out.shape[1] for mixer in attention] or [16]
-        sides = [sum(w.shape[0] for w in mixer.project) for mixer in attention] or [16]
-        self.room = Room(
-            streams=(Stream.room(D, device), Stream.room(D, device)),
-            pieces=Pieces.room(D, device),
-            cos=room(len(weights.frequencies), torch.float32),
-            sin=room(len(weights.frequencies), torch.float32),
-            mixed=room(C, torch.float32),
-            z=room(H * V),
-            gates=room(2 * H, torch.float32),
-            delta=room(H * V),
-            squares=torch.zeros(FEW, H, parts(V), device=device),
-            qkv=room(max(sides)),
-            attended=room(max(widths)),
-            inner=room(max(block.gate.shape[0] for block in weights.blocks)),
-            logits=room(weights.head.shape[0], torch.float32),
-        )
-        self.attend_room = None
-        if attention:
-            keys = attention[0].keys
-            KV, S, Dh = (keys.codes if isinstance(keys, Int8Rows) else keys).shape[1:]
-            self.attend_room = attend_room(device, attention[0].heads, KV, Dh, FEW, S)
+        self.room = Room.of(weights.blocks, len(weights.frequencies), device)
+        self.logits = torch.zeros(FEW, weights.head.shape[0], device=device)
 
     def __call__(self, control: Control, tokens: int) -> Tensor:
         """Enqueue a step. Reads `control`, and leaves it; the logits are overwritten by the next.
@@ -158,28 +178,17 @@ class TritonStep:
         Returns:
             (tokens, V) float32 logits.
         """
-        w, r, overlap = self.weights, self.room, self.launches.overlap
-        first, second = r.streams
-        blocks = w.blocks
+        w, r, launches = self.weights, self.room, self.launches
         embed_step(
-            control.ids, w.embedding, blocks[0].norm, w.frequencies, w.magnitude,
-            control.numbers, first, r.cos, r.sin, tokens, overlap=overlap,
+            control.ids, w.embedding, w.blocks[0].norm, w.frequencies, w.magnitude,
+            control.numbers, r.streams[0], r.cos, r.sin, tokens, overlap=launches.overlap,
         )  # fmt: skip
-        for block, following in zip(blocks, (*blocks[1:], None), strict=True):
-            norm = w.norm if following is None else following.norm
-            mixer = block.mixer
-            if isinstance(mixer, DeltaMixer):
-                self._delta(block, mixer, control, tokens)
-            else:
-                self._attention(block, mixer, control, tokens)
-            launch = self.launches.find("swiglu", block.gate, block.up)
-            inner = r.inner[:, : block.gate.shape[0]]
-            swiglu(second, block.eps, block.gate, block.up, inner, tokens, launch)
-            launch = self.launches.find("add", block.down)
-            add(inner, block.down, second, first, norm, r.pieces, tokens, launch)
-        launch = self.launches.find("head", w.head)
-        project(first, w.eps, (w.head,), r.logits, tokens, launch)
-        return r.logits[:tokens]
+        norms = [*(block.norm for block in w.blocks[1:]), w.norm]
+        for block, norm in zip(w.blocks, norms, strict=True):
+            run_block(block, norm, r, control.numbers, tokens, launches)
+        launch = launches.find("head", w.head)
+        project(r.streams[0], w.eps, (w.head,), self.logits, tokens, launch)
+        return self.logits[:tokens]
 
     def hidden(self, tokens: int) -> Tensor:
         """See `operands.TokenStep`."""
@@ -190,56 +199,92 @@ class TritonStep:
 
     def tensors(self) -> list[Tensor]:
         """See `operands.TokenStep`."""
-        r, attend = self.room, self.attend_room
-        rooms = (r, *r.streams, r.pieces, *(() if attend is None else (attend,)))
-        found = (getattr(room, field.name) for room in rooms for field in fields(room))
-        return [each for each in found if isinstance(each, Tensor)]
+        return [*held(self.room), self.logits]
 
-    def _delta(self, block: BlockWeights, mixer: DeltaMixer, control: Control, tokens: int) -> None:
-        """Everything up to the second norm: five launches' first three."""
-        r, logs = self.room, mixer.logs
-        assert logs is not None
-        first, second = r.streams
-        qkv, z, a, b = mixer.project
-        assert isinstance(a, Tensor) and isinstance(b, Tensor)
-        launch = self.launches.find("project", qkv, z)
-        convolution = Convolution(
-            mixer.weights.conv, mixer.rows, logs.inputs[:, 0], r.mixed, control.numbers
-        )
-        gates = Gates(a, b, r.gates)
-        project(
-            first, block.eps, (qkv, z), r.z, tokens, launch, convolution=convolution, gates=gates
-        )
-        V = mixer.state.shape[3]
-        delta_step(
-            r.mixed, r.z, r.gates, mixer.weights, mixer.state,
-            DeltaLogs(logs.k[:, 0], logs.d[:, 0], logs.g[:, 0]), control.numbers,
-            r.delta, r.squares, tokens,
-            overlap=self.launches.overlap,
-        )  # fmt: skip
-        heads = HeadSquares(r.squares, V, mixer.weights.eps) if parts(V) > 1 else None
-        launch = self.launches.find("add", mixer.out)
-        add(
-            r.delta, mixer.out, first, second, block.post_norm, r.pieces, tokens, launch,
-            heads=heads,
-        )  # fmt: skip
 
-    def _attention(
-        self, block: BlockWeights, mixer: AttentionMixer, control: Control, tokens: int
-    ) -> None:
-        r = self.room
-        assert self.attend_room is not None
-        first, second = r.streams
-        launch = self.launches.find("project", *mixer.project)
-        project(first, block.eps, mixer.project, r.qkv, tokens, launch)
-        sides = [weight.shape[0] for weight in mixer.project]
-        q, k, v = r.qkv[:tokens].split(sides, dim=1)
-        attend_step(
-            q, k, v, mixer.q_norm, mixer.k_norm, block.eps, r.cos[:tokens], r.sin[:tokens],
-            control.numbers, mixer.keys, mixer.values, r.attended[:tokens], self.attend_room,
-            overlap=self.launches.overlap,
-        )  # fmt: skip
-        launch = self.launches.find("add", mixer.out)
-        add(
-            r.attended, mixer.out, first, second, block.post_norm, r.pieces, tokens, launch
-        )  # fmt: skip
+def run_block(
+    block: BlockWeights,
+    norm: Tensor,
+    room: Room,
+    numbers: Tensor,
+    tokens: int,
+    launches: Launches,
+) -> None:
+    """Five launches, from the first stream back into it, ready for `norm`, the next one.
+
+    Args:
+        norm: (D,) as an offset from one.
+        numbers: of the `Control`.
+    """
+    first, second = room.streams
+    if isinstance(block.mixer, DeltaMixer):
+        _delta(block, block.mixer, room, numbers, tokens, launches)
+    else:
+        _attention(block, block.mixer, room, numbers, tokens, launches)
+    launch = launches.find("swiglu", block.gate, block.up)
+    inner = room.inner[:, : block.gate.shape[0]]
+    swiglu(second, block.eps, block.gate, block.up, inner, tokens, launch)
+    launch = launches.find("add", block.down)
+    add(inner, block.down, second, first, norm, room.pieces, tokens, launch)
+
+
+def _delta(
+    block: BlockWeights,
+    mixer: DeltaMixer,
+    room: Room,
+    numbers: Tensor,
+    tokens: int,
+    launches: Launches,
+) -> None:
+    """Everything up to the second norm: three launches."""
+    first, second = room.streams
+    logs = mixer.logs
+    assert logs is not None
+    qkv, z, a, b = mixer.project
+    assert isinstance(a, Tensor) and isinstance(b, Tensor)
+    launch = launches.find("project", qkv, z)
+    project(
+        first, block.eps, (qkv, z), room.z, tokens, launch,
+        convolution=Convolution(
+            mixer.weights.conv, mixer.rows, logs.inputs[:, 0], room.mixed, numbers
+        ),
+        gates=Gates(a, b, room.gates),
+    )  # fmt: skip
+    V = mixer.state.shape[3]
+    delta_step(
+        room.mixed, room.z, room.gates, mixer.weights, mixer.state,
+        DeltaLogs(logs.k[:, 0], logs.d[:, 0], logs.g[:, 0]), numbers,
+        room.delta, room.squares, tokens,
+        overlap=launches.overlap,
+    )  # fmt: skip
+    heads = HeadSquares(room.squares, V, mixer.weights.eps) if parts(V) > 1 else None
+    launch = launches.find("add", mixer.out)
+    add(
+        room.delta, mixer.out, first, second, block.post_norm, room.pieces, tokens, launch,
+        heads=heads,
+    )  # fmt: skip
+
+
+def _attention(
+    block: BlockWeights,
+    mixer: AttentionMixer,
+    room: Room,
+    numbers: Tensor,
+    tokens: int,
+    launches: Launches,
+) -> None:
+    """The same of a layer of attention."""
+    first, second = room.streams
+    assert room.attend is not None
+    launch = launches.find("project", *mixer.project)
+    project(first, block.eps, mixer.project, room.qkv, tokens, launch)
+    q, k, v = room.qkv[:tokens].split([weight.shape[0] for weight in mixer.project], dim=1)
+    attend_step(
+        q, k, v, mixer.q_norm, mixer.k_norm, block.eps, room.cos[:tokens], room.sin[:tokens],
+        numbers, mixer.keys, mixer.values, room.attended[:tokens], room.attend,
+        overlap=launches.overlap,
+    )  # fmt: skip
+    launch = launches.find("add", mixer.out)
+    add(
+        room.attended, mixer.out, first, second, block.post_norm, room.pieces, tokens, launch
+    )  # fmt: skip
