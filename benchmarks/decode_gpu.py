@@ -1,7 +1,8 @@
 """Decode and prefill on an NVIDIA GPU, in one run: `python -m benchmarks.decode --device cuda`.
 
     --formats int4 int8 bf16   the recipes that are measured, in this order
-    --only SECTION ...         of card decode prefill graph kernels logits demo transformers nf4
+    --only SECTION ...         of card decode drafts prefill graph kernels logits demo transformers
+                               nf4
     --quick                    tiny shapes, a few steps: tries the script, also on a CPU, where
                                Triton interprets
     --limit 560                seconds for all; what does not fit is left out, and named
@@ -17,6 +18,8 @@ What is what:
     decode      spoken: tokens/s of `Ahead`, the loop that users get: greedy, the token read by the
                 host, one behind. step: a replay of the graph of a step without a draw; graph: with.
                 A context is made by filling the caches with random numbers.
+    drafts      a round of so many drafts by the MTP layer, all of which stay: host and device, from
+                the last token to the next. draft: the drafts alone. Against a spoken token.
     graph       nodes of the graph of a token by kind; times of its kernels by torch.profiler. They
                 overlap where launches do, so gaps are what no kernel covers.
     kernels     one kind of launch over all layers' own weights in one graph; where these are few,
@@ -55,16 +58,19 @@ from torch import Tensor
 from benchmarks.make_checkpoint import CONFIG_4B
 from benchmarks.random_model import empty_model, random_model
 from qwen35cli.app import tuned
+from qwen35cli.engine.depth import MOST
 from qwen35cli.engine.runner import PREFILL_CHUNK, Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.kernels import Kernels, select
-from qwen35cli.kernels.operands import Int4, Int8, Int8Rows
+from qwen35cli.kernels.operands import FEW, Int4, Int8, Int8Rows
 from qwen35cli.kernels.tuned import Tuned
 from qwen35cli.model.cache import DeltaCache, KVCache
+from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
+from qwen35cli.model.sizes import COMMON
 from qwen35cli.quant.leaves import Quantized
 
-OF_FORMATS: Final = ("decode", "prefill", "graph", "kernels", "logits")
+OF_FORMATS: Final = ("decode", "drafts", "prefill", "graph", "kernels", "logits")
 SECTIONS: Final = ("card", *OF_FORMATS, "demo", "transformers", "nf4")
 GREEDY: Final = Sampling(temperature=0)
 KV: Final = {"bf16": torch.bfloat16, "int8": torch.int8}
@@ -401,27 +407,40 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
         for format in formats:
             try:
                 kernels = select(device, "triton", work.tuned)
-                _launch_everything(raw, format, device, kernels, long)
+                _launch_everything(raw, format, device, kernels, long, "drafts" in only)
             except Exception:  # the part that needs it will fail there too
                 traceback.print_exc()
 
 
 def _launch_everything(
-    raw: Mapping[str, Any], format: str, device: torch.device, kernels: Kernels, long: bool
+    raw: Mapping[str, Any],
+    format: str,
+    device: torch.device,
+    kernels: Kernels,
+    long: bool,
+    drafting: bool,
 ) -> None:
-    model = random_model(raw, format, device, kernels, few=True)
+    model = random_model(raw, format, device, kernels, few=True, drafts=drafting)
     vocabulary = model.config.text.vocab_size
     capacity = min(8_192, model.config.text.max_context)
     for dtype in KV.values():
         runner = Runner(model, capacity=capacity, kv_dtype=dtype)
         if runner.stepper is not None:
             step, control = runner.stepper._step, runner.stepper.control
-            for tokens in (1, 4):
+            for tokens in range(1, MOST + 2) if drafting else (1, 4):
                 logits = step(control, tokens)
             if model.kernels.draws is not None:
                 drawing = model.kernels.draws(device, vocabulary, vocabulary, 4_096, 16)
                 drawing.begin(GREEDY)
                 drawing(logits[0], control, 1)
+    if drafting:
+        from qwen35cli.kernels.triton.drafts import TritonDrafts
+
+        head = draft_head(model)
+        drafter = Runner(model, capacity=capacity, draft_head=head).drafter
+        assert drafter is not None and isinstance(loop := drafter._loop, TritonDrafts)
+        for pairs in range(1, MOST + 2):
+            loop._run(pairs, 2, loop._listed(head.candidates))
     for count in (2_048, PREFILL_CHUNK, 64) if long else (64,):
         runner.reset()
         runner.chunk = count
@@ -518,7 +537,8 @@ def of_format(report: Report, work: Work, device: torch.device, format: str) -> 
     model = None
     with report.section("model"):
         start = time.perf_counter()
-        model = random_model(work.raw, format, device, select(device, "triton", work.tuned))
+        kernels = select(device, "triton", work.tuned)
+        model = random_model(work.raw, format, device, kernels, drafts="drafts" in report.only)
         wait(device)
         found["build_s"] = time.perf_counter() - start
         found["weight_bytes"] = weights_read(model)
@@ -532,6 +552,9 @@ def of_format(report: Report, work: Work, device: torch.device, format: str) -> 
             runner = None
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+    if "drafts" in report.only:
+        with report.section("drafts"):
+            found["drafts"] = drafts(work, device, model)
     if "prefill" in report.only:
         found["prefill"] = {}
         with report.section("prefill"):
@@ -673,6 +696,54 @@ def decode(work: Work, device: torch.device, runner: Runner, context: int) -> di
     }
 
 
+def draft_head(model: Qwen35) -> DraftHead:
+    """As that of the 4B, whose last ids are control tokens, and padding."""
+    rows = model.config.text.vocab_size
+    tokens = rows - 243 if rows > 2 * COMMON else rows
+    return DraftHead(model.kernels, model.head.stored(), tokens=tokens, control=tokens - 33)
+
+
+def drafts(work: Work, device: torch.device, model: Qwen35) -> dict[str, Any]:
+    """Rounds of each number of drafts in turn with spoken tokens, behind a short prompt."""
+    context = work.contexts[0]
+    each = work.repeats * (MOST + 3) * max(FEW, work.spoken)
+    capacity = min(context + 2 * each, model.config.text.max_context)
+    runner = Runner(model, capacity=capacity, draft_head=draft_head(model))
+    assert runner.drafter is not None and runner.drafter._loop is not None
+
+    def round_of(count: int) -> float:
+        start = time.perf_counter()
+        _, rows = runner.look_ahead(7, count)
+        rows[-1, 0].item()
+        runner.keep(count + 1)
+        return time.perf_counter() - start
+
+    list(runner.prefill(Prompt((1,) * context)))
+    for count in range(MOST + 1):  # compiles, and makes the graphs
+        round_of(count)
+        round_of(count)
+    seconds: dict[int, list[float]] = {count: [] for count in range(1, MOST + 1)}
+    alone: dict[int, list[float]] = {count: [] for count in seconds}
+    for _ in range(work.repeats):
+        for count in seconds:
+            seconds[count].append(statistics.median(round_of(count) for _ in range(3)))
+            start = time.perf_counter()
+            with torch.inference_mode():
+                runner.drafter.draft(7, count)
+                runner.drafter.undo()
+            alone[count].append(time.perf_counter() - start)
+    spoken = decode(work, device, runner, context)["spoken_tps"]
+    return {
+        "context": context,
+        "spoken_tps": spoken,
+        "round_us": {n: figure([1e6 * each for each in found]) for n, found in seconds.items()},
+        "draft_us": {n: figure([1e6 * each for each in found]) for n, found in alone.items()},
+        "round_cost": {
+            n: statistics.median(found) * spoken["median"] for n, found in seconds.items()
+        },
+    }
+
+
 # -- the graph of a token -------------------------------------------------------------------------
 
 APART_US: Final = 1_000.0  # between replays that are profiled
@@ -688,7 +759,6 @@ def graph_of_a_token(device: torch.device, runner: Runner, found: dict[str, Any]
     def token() -> None:
         logits = stepper._step(stepper.control, 1)
         ahead.drawing(logits[0], stepper.control, 1)
-        ahead._host.copy_(ahead.drawing.ring, non_blocking=True)
 
     found["step_launches"] = len(recorded(runner))  # of the step alone, as the host counts
     if device.type != "cuda":
@@ -851,8 +921,10 @@ def kernels(
     kv: str,
 ) -> None:
     """Time and bandwidth of each kind of launch, by its name in `table`."""
+    from qwen35cli.kernels.triton.step import TritonStep
+
     stepper = runner.stepper
-    assert stepper is not None
+    assert stepper is not None and isinstance(stepper._step, TritonStep)
     weights = stepper._step.weights
     roles: dict[int, tuple[str, Any]] = {id(weights.head): ("head", weights.head)}
     for block in weights.blocks:
@@ -1353,6 +1425,9 @@ def show(result: Mapping[str, Any]) -> None:
     for format, found in result.get("formats", {}).items():
         print(f"\n== {format}: {found.get('weight_bytes', 0) / 1e9:.2f} GB of weights a token")
         _show_decode(found, copy)
+        for count, cost in (at(found, "drafts", "round_cost") or {}).items():
+            alone = _median(found["drafts"]["draft_us"][count], ",.0f")
+            print(f"a round of {count} drafts: {cost:.2f} tokens; the drafts {alone} us")
         for chunk, speeds in found.get("prefill", {}).items():
             cells = (f"{int(n):,}: {_median(each, ',.0f')}" for n, each in speeds.items())
             print(f"prefill by {chunk}, tokens/s   " + "   ".join(cells))

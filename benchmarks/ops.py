@@ -152,12 +152,14 @@ def delta(native: Native, rounds: int) -> list[Row]:
     ways = {"reference": reference.delta_mix, native.variant: native.delta.delta_mix}
     rows = []
     for T in (1, 2, 4, 8, 64, 512):
-        inputs = [torch.randn(1, T, n) for n in (C, H * V, H, H)]
+        inputs = qkv, z, a, b = tuple(torch.randn(1, T, n) for n in (C, H * V, H, H))
+        one, other = (
+            call(qkv, z, a, b, layers[0], past[0].clone(), states[0].clone())
+            for call in ways.values()
+        )
         torch.testing.assert_close(
-            *(
-                call(*inputs, layers[0], past[0].clone(), states[0].clone())
-                for call in ways.values()
-            ),
+            one,
+            other,
             rtol=1e-3,
             atol=1e-4,
         )

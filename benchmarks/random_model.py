@@ -1,6 +1,6 @@
 """Random models of a `config.json` in a format, as `quantize --format` would make them.
 
-Without MTP and vision tower. See `app.random_model`.
+Without vision tower. See `app.random_model`.
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ def random_model(
     seed: int = made.SEED,
     *,
     few: bool = False,
+    drafts: bool = False,
 ) -> Qwen35:
     """The model of a config, ready to run.
 
@@ -32,19 +33,29 @@ def random_model(
         format: bf16, int8 or int4, by its recipe.
         kernels: those of `device` where none are named.
         few: cut to as few layers as have all kinds of launches.
+        drafts: with the MTP layer.
     """
-    return made.random_model(*_planned(raw, format, few), device, kernels or select(device), seed)
+    planned = _planned(raw, format, few, drafts)
+    return made.random_model(*planned, device, kernels or select(device), seed)
 
 
 def empty_model(
-    raw: Mapping[str, Any], format: str, kernels: Kernels, *, few: bool = False
+    raw: Mapping[str, Any],
+    format: str,
+    kernels: Kernels,
+    *,
+    few: bool = False,
+    drafts: bool = False,
 ) -> Qwen35:
     """The same on the meta device."""
-    return made.empty_model(*_planned(raw, format, few), kernels)
+    return made.empty_model(*_planned(raw, format, few, drafts), kernels)
 
 
-def _planned(raw: Mapping[str, Any], format: str, few: bool) -> tuple[Config, Mapping[str, Scheme]]:
+def _planned(
+    raw: Mapping[str, Any], format: str, few: bool, drafts: bool
+) -> tuple[Config, Mapping[str, Scheme]]:
     config = Config.from_dict(dict(raw))
-    config = made.shortened(config, 1 if few else len(config.text.layer_types))
+    least = 1 if few else len(config.text.layer_types)
+    config = made.shortened(config, least, drafts=drafts)
     shapes = {theirs(name): shape for name, shape in parameters(config).items()}
     return config, assign(recipe(format), shapes)

@@ -15,7 +15,8 @@ from pathlib import Path
 import tokenizers
 
 from benchmarks.real_tokenizer import FIRST_ADDED, tokenizer_json
-from qwen35cli.model.draft_head import COMMON, Shortlist
+from qwen35cli.model.draft_head import Shortlist
+from qwen35cli.model.sizes import COMMON
 
 SIZES = (16_384, 32_768, 49_152, 65_536, 98_304, 131_072)
 CONVERSATION = 2_000  # tokens

@@ -28,7 +28,7 @@ from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.engine.speculate import speculate
 from qwen35cli.model.cache import DeltaCache
-from qwen35cli.model.draft_head import COMMON
+from qwen35cli.model.sizes import COMMON
 from scripts.train_demo.batches import to_sample
 from scripts.train_demo.tasks import make_talk
 

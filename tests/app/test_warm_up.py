@@ -81,14 +81,13 @@ def test_the_first_time_a_prompt_is_read_and_all_graphs_are_made(loaded):
     assert again.runner.calls == [("graph", 1), "drawing", "reset"]
 
 
-def test_drafts_need_another_graph_and_no_drawing(loaded):
-    drafting = loaded(mtp=3)
+def test_drafts_need_graphs_of_their_rounds_and_no_drawing(loaded):
+    """Behind a round of which one token stayed, two, and so on: as many pairs come with a draft."""
+    drafting = loaded(mtp=2)
     list(warm_up.run(drafting))
-    assert [call for call in drafting.runner.calls if "graph" in call or call == "drawing"] == [
-        ("graph", 1),
-        ("graph", 4),
-    ]
-    assert ("look_ahead", 0, 3) in drafting.runner.calls
+    rounds = [(("look_ahead", 0, 2), ("keep", stay)) for stay in (2, 3, 1)]
+    graphs = drafting.runner.calls[4:]
+    assert graphs == [("graph", 1), ("prefill", 1), *sum(rounds, ()), "reset", "reset"]
 
 
 def test_what_is_decoded_op_by_op_is_compiled_too(loaded):

@@ -60,13 +60,14 @@ def empty_model(config: Config, schemes: Mapping[str, Scheme], kernels: Kernels)
     return model
 
 
-def shortened(config: Config, least: int) -> Config:
+def shortened(config: Config, least: int, *, drafts: bool = False) -> Config:
     """The text model alone, cut to whole periods of layers: at least so many, if it has them. Its
-    steps consist of the same launches."""
+    steps consist of the same launches. `drafts` leaves the MTP layer."""
     kinds = config.text.layer_types
     period = kinds.index("full_attention") + 1 if "full_attention" in kinds else len(kinds)
     count = min(-(-least // period) * period, len(kinds))
-    text = replace(config.text, layer_types=kinds[:count], mtp_num_hidden_layers=0)
+    mtp = config.text.mtp_num_hidden_layers if drafts else 0
+    text = replace(config.text, layer_types=kinds[:count], mtp_num_hidden_layers=mtp)
     return replace(config, text=text, vision=None)
 
 

@@ -17,6 +17,7 @@ import torch
 from qwen35cli import __version__
 from qwen35cli.engine.runner import Prompt
 from qwen35cli.engine.sampling import Sampler, Sampling
+from qwen35cli.kernels.operands import FEW
 from qwen35cli.kernels.triton import compile_errors, compiled_folder
 
 from .load import Loaded, memory_errors
@@ -87,23 +88,31 @@ def _digest(path: Path) -> str:
 
 
 def _read_prompt(loaded: Loaded) -> None:
-    """The kernels of a prompt, and of a round behind it, all launched once."""
-    runner, mtp = loaded.runner, loaded.opened.mtp
-    drafts = mtp if isinstance(mtp, int) else 0
+    """The kernels of a prompt, and of a step behind it, all launched once."""
+    runner = loaded.runner
     for _ in runner.prefill(Prompt((0,) * min(runner.chunk, runner.capacity))):
         pass
-    if runner.length + drafts < runner.capacity:
-        runner.look_ahead(0, drafts)
+    if runner.length < runner.capacity:
+        runner.look_ahead(0, 0)
         runner.keep(1)
     runner.reset()
 
 
 def _make_graphs(loaded: Loaded) -> None:
-    """Of a step of one token, and of as many as are checked at once where drafts are fixed."""
-    stepper, mtp = loaded.runner.stepper, loaded.opened.mtp
-    if stepper is not None:
-        for count in (1, mtp + 1) if isinstance(mtp, int) else (1,):
-            stepper.prepare(count)
+    """Of a step of one token; where drafts are fixed, of rounds of as many, behind rounds of which
+    any number of tokens stayed."""
+    runner, mtp = loaded.runner, loaded.opened.mtp
+    if runner.stepper is not None:
+        runner.stepper.prepare(1)
+    if not isinstance(mtp, int):
+        return
+    for _ in runner.prefill(Prompt((0,))):
+        pass
+    for stay in (*range(2, mtp + 2), 1):
+        if runner.length + FEW <= runner.capacity:
+            runner.look_ahead(0, mtp)
+            runner.keep(stay)
+    runner.reset()
 
 
 def _make_drawing(loaded: Loaded) -> None:

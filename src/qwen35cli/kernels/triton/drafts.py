@@ -45,7 +45,7 @@ def draft_loop(weights: DraftWeights, launches: Launches) -> "TritonDrafts | Non
 class Shortlist:
     """Candidates as the kernels take them, and the graphs that read these."""
 
-    key: tuple[object, ...]  # tells them from others
+    key: tuple[tuple[int, int], ...]  # first rows of the ranges, and how many
     choices: Choices
     copied: Weight
     filled: int = 0  # ids of copied rows that are there
@@ -124,19 +124,26 @@ class TritonDrafts:
         """The candidates, as they were or anew. Copied rows have room behind them for more."""
         ranges = [each for each in candidates if each.ids is None]
         copied = next((each for each in candidates if each.ids is not None), None)
-        key = (*((each.first, each.rows.shape[0]) for each in ranges), _place(copied))
-        if self._shortlist is None or self._shortlist.key != key:
-            self._shortlist = self._made(key, ranges, copied)
+        key = tuple((each.first, each.rows.shape[0]) for each in ranges)
         listed = self._shortlist
-        if copied is not None and copied.ids is not None and len(copied.ids) != listed.filled:
+        moved = copied is not None and (
+            listed is None or not same_place(listed.copied, copied.rows)
+        )
+        if listed is None or listed.key != key or moved:
+            listed = self._shortlist = self._made(key, ranges, copied)
+        ids = torch.empty(0) if copied is None or copied.ids is None else copied.ids
+        if len(ids) != listed.filled:
             room = listed.choices.ids[TILE * listed.choices.of_head :]
             room.fill_(-1)
-            room[: len(copied.ids)] = copied.ids
-            listed.filled = len(copied.ids)
+            room[: len(ids)] = ids
+            listed.filled = len(ids)
         return listed
 
     def _made(
-        self, key: tuple[object, ...], ranges: Sequence[Candidates], copied: Candidates | None
+        self,
+        key: tuple[tuple[int, int], ...],
+        ranges: Sequence[Candidates],
+        copied: Candidates | None,
     ) -> Shortlist:
         tiles: list[Tensor] = []
         ids: list[Tensor] = []
@@ -160,9 +167,9 @@ class TritonDrafts:
         return Shortlist(key, choices, self.weights.head if copied is None else copied.rows)
 
 
-def _place(copied: Candidates | None) -> int | None:
-    """Where copied rows lie."""
-    return None if copied is None else _codes(copied.rows).data_ptr()
+def same_place(one: Weight, other: Weight) -> bool:
+    """Whether rows begin where others do."""
+    return _codes(one).data_ptr() == _codes(other).data_ptr()
 
 
 def _room_behind(rows: Weight) -> int:
