@@ -438,7 +438,9 @@ def _launch_everything(
 
         head = draft_head(model)
         drafter = Runner(model, capacity=capacity, draft_head=head).drafter
-        assert drafter is not None and isinstance(loop := drafter._loop, TritonDrafts)
+        assert drafter is not None
+        loop = drafter._loop
+        assert isinstance(loop, TritonDrafts)
         for pairs in range(1, MOST + 2):
             loop._run(pairs, 2, loop._listed(head.candidates))
     for count in (2_048, PREFILL_CHUNK, 64) if long else (64,):

@@ -117,6 +117,12 @@ def gpu(result: dict[str, Any]) -> str:
         speeds = [each["prefill"][str(chunk)][prompt]["median"] for each in found.values()]
         add(f"prefill of {int(prompt):,} tokens", [f"{speed:,.0f}" for speed in speeds])
     add("launches a token", [f"{each['graph']['launches']}" for each in found.values()])
+    if all("drafts" in each for each in found.values()):
+        for count in next(iter(found.values()))["drafts"]["round_cost"]:
+            costs = [each["drafts"]["round_cost"][count] for each in found.values()]
+            plural = "s" if count != "1" else ""
+            label = f"a round of {count} draft{plural}, in plain tokens"
+            add(label, [f"{cost:.2f}" for cost in costs])
     peers, bandwidth = result["peers"], result["bandwidth"]
     plain, nf4 = (peers[name]["tps"]["median"] for name in ("transformers", "nf4"))
     return "\n".join(lines) + (
