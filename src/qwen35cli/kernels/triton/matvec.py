@@ -385,23 +385,31 @@ def _gates(
     K: tl.constexpr, HEADS: tl.constexpr, T: tl.constexpr, PDL: tl.constexpr,
     NORMED: tl.constexpr,
 ):  # fmt: skip
-    """8 rows of a with b behind it. They are few and keep 16 bits: they steer exponentials."""
+    """8 rows of a with b behind it. They are few and keep 16 bits: they steer exponentials.
+
+    A weight is read once for all tokens; nothing is a loop, so that many are on their way at once.
+    """
     rows = first + tl.arange(0, 8)[:, None]
     there = rows < 2 * HEADS
     gap = (b_ptr.to(tl.int64, bitcast=True) - a_ptr.to(tl.int64, bitcast=True)) // 2
     row_ptr = a_ptr + rows * K + tl.where(rows >= HEADS, gap - HEADS * K, 0)
-    columns = tl.arange(0, 256)[None, :]
+    nothing = tl.zeros((8, 128), dtype=tl.float32)
+    sums = (nothing,)
+    for _ in tl.static_range(1, T):
+        sums = sums + (nothing,)
     wait(PDL)
     factor = reciprocal(norm_squares(squares_ptr, K, T, NORMED), eps, K, T)
+    for start in tl.static_range(0, K, 128):  # of which K is a multiple
+        columns = start + tl.arange(0, 128)[None, :]
+        weight = tl.load(row_ptr + columns, mask=there, other=0.0).to(tl.float32)
+        added = (sums[0] + weight * tl.load(x_ptr + columns).to(tl.float32),)
+        for t in tl.static_range(1, T):
+            x = tl.load(x_ptr + t * K + columns).to(tl.float32)
+            added = added + (sums[t] + weight * x,)
+        sums = added
     for t in tl.static_range(T):
-        sums = tl.zeros((8, 256), dtype=tl.float32)
-        for start in tl.range(0, K, 256):
-            known = start + columns < K
-            weight = tl.load(row_ptr + start + columns, mask=there & known, other=0.0)
-            x = tl.load(x_ptr + t * K + start + columns, mask=known, other=0.0)
-            sums += weight.to(tl.float32) * x.to(tl.float32)
         scale = tl.sum(tl.where(tl.arange(0, 8) == t, factor, 0.0))
-        y = tl.sum(sums, axis=1)[:, None] * scale
+        y = tl.sum(sums[t], axis=1)[:, None] * scale
         tl.store(gates_ptr + t * (2 * HEADS) + rows, y, mask=there)
 
 
