@@ -687,7 +687,7 @@ def decode(work: Work, device: torch.device, runner: Runner, context: int) -> di
     }
     set_length(runner, depth)
     stepper.place()
-    step = rounds(work, device, stepper._reads[1], inner=work.replays)
+    step = rounds(work, device, lambda: stepper.reads(1), inner=work.replays)
     stepper.place()
     graph = rounds(work, device, ahead._run, inner=work.replays)
     set_length(runner, depth)

@@ -24,6 +24,7 @@ from qwen35cli.app.doctor.machine import cpu_name
 from qwen35cli.app.load import Loaded, LoadOptions, load, open_model
 from qwen35cli.engine.depth import MOST, Adaptive, Depth, Fixed, Rounds
 from qwen35cli.engine.generate import Step, generate
+from qwen35cli.engine.graph import Checks
 from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.engine.speculate import speculate
@@ -44,8 +45,10 @@ class ForcedRunner(Runner):
 
     shown: list[int]
 
-    def look_ahead(self, token: int, count: int) -> tuple[list[int], Tensor]:
-        drafts, logits = super().look_ahead(token, count)
+    def look_ahead(
+        self, token: int, count: int, checks: Checks | None = None
+    ) -> tuple[list[int], Tensor]:
+        drafts, logits = super().look_ahead(token, count, checks)
         self.shown = list(drafts)
         return drafts, logits
 

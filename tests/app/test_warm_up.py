@@ -28,9 +28,12 @@ class Recorder:
     def __init__(self, steps=True):
         self.calls = []
         self.length = 0
-        self.stepper = SimpleNamespace(prepare=self.note("graph")) if steps else None
+        self.stepper = (
+            SimpleNamespace(reads=SimpleNamespace(prepare=self.note("graph"))) if steps else None
+        )
         self.keep, self.look_ahead = self.note("keep"), self.note("look_ahead")
         self.ahead = lambda sampler: self.calls.append("drawing")
+        self.checks = lambda sampler: "checks"
 
     def note(self, name):
         return lambda *numbers: self.calls.append((name, *numbers))
@@ -85,7 +88,7 @@ def test_drafts_need_graphs_of_their_rounds_and_no_drawing(loaded):
     """Behind a round of which one token stayed, two, and so on: as many pairs come with a draft."""
     drafting = loaded(mtp=2)
     list(warm_up.run(drafting))
-    rounds = [(("look_ahead", 0, 2), ("keep", stay)) for stay in (2, 3, 1)]
+    rounds = [(("look_ahead", 0, 2, "checks"), ("keep", stay)) for stay in (2, 3, 1)]
     graphs = drafting.runner.calls[4:]
     assert graphs == [("graph", 1), ("prefill", 1), *sum(rounds, ()), "reset", "reset"]
 
@@ -116,7 +119,7 @@ def test_work_that_fails_is_not_marked_as_done(loaded):
     def fail(count):
         raise subprocess.CalledProcessError(1, ["/usr/bin/gcc"])
 
-    broken.runner.stepper.prepare = fail
+    broken.runner.stepper.reads.prepare = fail
     with pytest.raises(DeviceError, match="gcc failed"):
         list(warm_up.run(broken))
     assert next(warm_up.run(loaded())).compiles

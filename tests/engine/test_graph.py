@@ -11,13 +11,17 @@ import pytest
 import torch
 
 from qwen35cli.engine.ahead import run_ahead
+from qwen35cli.engine.depth import Fixed, Rounds
 from qwen35cli.engine.generate import Step, generate
-from qwen35cli.engine.graph import RING, UNIFORMS, Ahead
+from qwen35cli.engine.graph import RING, UNIFORMS, Ahead, Stepper
 from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
+from qwen35cli.engine.speculate import speculate
 from qwen35cli.kernels import reference, select
 from qwen35cli.model.cache import DeltaCache
+from qwen35cli.model.draft_head import DraftHead
 from tests.engine.steered import CLOSING, END_THINK, STEERINGS, STUCK, thinking
+from tests.engine.test_speculate import Scripted
 from tests.tiny import tiny_config, tiny_model
 
 CPU = torch.device("cpu")
@@ -46,6 +50,9 @@ class Draws:
         self.options = torch.tensor([*values, options.repetition_penalty, options.top_k])
         self.seen.zero_()
         self.seen[list(seen)] = 1
+
+    def mark(self, tokens, *, seen):
+        self.seen[list(tokens)] = int(seen)
 
     def __call__(self, logits, control, tokens):
         reference.sample_step(
@@ -320,10 +327,95 @@ def test_steps_made_ahead_of_the_first_question_serve_it(runners):
     sampler = Sampler(GREEDY, 512)
     ours, plain = runners()
     with torch.inference_mode():
-        ours.stepper.prepare(1)
+        ours.stepper.reads.prepare(1)
         made = ours.ahead(sampler)
     prompt = Prompt(tuple(range(20, 30)))
     options = {"stop": frozenset(), "max_tokens": 4}
     found = tokens(run_ahead(ours, ours.ahead(sampler), prompt, sampler, **options))
     assert ours.ahead(sampler) is made
     assert found == tokens(generate(plain, prompt, Sampler(GREEDY, 512), **options))
+
+
+# -- drafts that are checked on the device ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checking(kernels):
+    """A runner that drafts, and what the plain loop says behind a prompt."""
+    raw = tiny_config()
+
+    def make(prompt, sampling, capacity=200, **options):
+        plain = Runner(tiny_model(raw), capacity=capacity, kv_dtype=torch.float32)
+        events = generate(plain, prompt, Sampler(sampling, 500), stop=frozenset(), **options)
+        expected = tokens(events)
+        model = tiny_model(raw, kernels=kernels)
+        head = DraftHead(model.kernels, model.head.stored(), tokens=500, control=500)
+        ours = Runner(model, capacity=capacity, kv_dtype=torch.float32, draft_head=head)
+        return ours, plain, expected
+
+    return make
+
+
+SCRIPTS = [[(1, 1)], [(3, 3)], [(4, 2), (2, 0)], [(4, 4), (0, 0), (3, 1), (4, 0), (1, 0)]]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_tokens_drawn_behind_drafts_are_those_of_the_plain_loop(checking, sampling, script):
+    """Whatever was drawn behind a draft that was wrong leaves no trace."""
+    prompt = Prompt(tuple(range(20, 50)))
+    ours, plain, expected = checking(prompt, sampling, max_tokens=60)
+    sampler = Sampler(sampling, 500)
+    checks, drawn = ours.checks(sampler), []
+    read = checks.read
+    checks.read = lambda ids: (drawn.append(len(ids)), read(ids))[1]
+    depth = Scripted(ours, [token for token, _ in expected], prompt, script)
+    for _ in range(2):  # a second answer begins anew
+        sampler = Sampler(sampling, 500)
+        checks = ours.checks(sampler)
+        options = {"stop": frozenset(), "depth": depth, "rounds": Rounds(), "max_tokens": 60}
+        ours.reset()
+        depth.rounds = itertools.cycle(script)
+        assert tokens(speculate(ours, prompt, sampler, checks=checks, **options)) == expected
+    assert max(drawn) == 1 + max(count for count, _ in script)
+    behind = Sampler(sampling, 500)
+    behind.take([token for token, _ in expected])
+    assert sampler.random().get_state().equal(behind.random().get_state())
+    close(ours.step(77), plain.step(77))
+
+
+@pytest.mark.parametrize("name", STEERINGS)
+@pytest.mark.parametrize("sampling", [*SAMPLINGS[::3], STUCK], ids=str)
+def test_steered_drafts_are_checked_by_who_may(checking, sampling, name):
+    """The device draws where the steering leaves it free, the host where it does not."""
+    options = {"max_tokens": 160 if sampling is STUCK else 50, "steering": STEERINGS[name]()}
+    prompt = Prompt(tuple(range(20, 50)))
+    ours, plain, expected = checking(prompt, sampling, **options)
+    sampler = Sampler(sampling, 500)
+    options |= {"depth": Fixed(3), "rounds": Rounds(), "steering": STEERINGS[name]()}
+    options |= {"stop": frozenset(), "checks": ours.checks(sampler)}
+    assert tokens(speculate(ours, prompt, sampler, **options)) == expected
+    close(ours.step(77), plain.step(77))
+
+
+def test_what_the_device_cannot_draw_is_checked_by_the_host(checking):
+    ours, _, _ = checking(Prompt((1, 2, 3)), GREEDY, max_tokens=1)
+    assert ours.checks(Sampler(Sampling(top_k=0), 500)) is None
+
+
+@pytest.mark.parametrize("capacity", range(40, 46))
+def test_at_the_end_of_the_context_no_graph_is_made(checking, monkeypatch, capacity):
+    """To be captured a step is run once, with room for the most tokens."""
+    prompt = Prompt(tuple(range(20, 50)))
+    ours, _, expected = checking(prompt, GREEDY, capacity=capacity)
+    assert expected[-1][1] == "context"
+    lengths = []
+    captured = Stepper.captured
+    monkeypatch.setattr(
+        Stepper, "captured", lambda self, run: (lengths.append(ours.length), captured(self, run))[1]
+    )
+    depth = Scripted(ours, [token for token, _ in expected], prompt, [(4, 4)])
+    sampler = Sampler(GREEDY, 500)
+    options = {"depth": depth, "rounds": Rounds(), "checks": ours.checks(sampler)}
+    assert tokens(speculate(ours, prompt, sampler, stop=frozenset(), **options)) == expected
+    assert all(length + 8 <= capacity for length in lengths)

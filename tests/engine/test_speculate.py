@@ -394,7 +394,7 @@ class Chain:
         self.length += 1
         return self.table[token]
 
-    def look_ahead(self, token, count):
+    def look_ahead(self, token, count, checks=None):
         drafts = torch.randint(len(self.table), (count,), generator=self.random).tolist()
         return drafts, self.table[[token, *drafts]]
 

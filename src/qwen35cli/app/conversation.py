@@ -473,6 +473,7 @@ def _steps(
             depth=loaded.depth,
             rounds=rounds,
             steering=steering,
+            checks=loaded.runner.checks(sampler),
         )
         return
     ahead = loaded.runner.ahead(sampler)

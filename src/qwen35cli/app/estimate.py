@@ -293,9 +293,7 @@ class Estimate:
         if drafts:
             parts.append(_exact("draft_head", "rows of the draft head", self._draft_head()))
         if setting.triton and self.model.has_steps:
-            buffers = sizes.step_bytes(text)
-            if not drafts:  # whose tokens are chosen on the host
-                buffers += sizes.draw_bytes(text)
+            buffers = sizes.step_bytes(text) + sizes.draw_bytes(text)
             parts.append(_exact("decode_buffers", "decode buffers (132 SMs)", buffers))
         if setting.triton and drafts and self.model.has_draft_loop:
             buffers = sizes.draft_bytes(text) + sizes.shortlist_bytes(text)

@@ -103,14 +103,15 @@ def _make_graphs(loaded: Loaded) -> None:
     any number of tokens stayed."""
     runner, mtp = loaded.runner, loaded.opened.mtp
     if runner.stepper is not None:
-        runner.stepper.prepare(1)
+        runner.stepper.reads.prepare(1)
     if not isinstance(mtp, int):
         return
+    checks = runner.checks(Sampler(Sampling(), loaded.opened.tokenizer.vocab_size))
     for _ in runner.prefill(Prompt((0,))):
         pass
     for stay in (*range(2, mtp + 2), 1):
         if runner.length + FEW <= runner.capacity:
-            runner.look_ahead(0, mtp)
+            runner.look_ahead(0, mtp, checks)
             runner.keep(stay)
     runner.reset()
 

@@ -2,10 +2,11 @@
 
 A graph is made for each number of tokens a step may have, and one more that also draws the next
 token. Of those, the step after a token is on its way before the token is known here; where the
-token turns out to be the last, that step is taken back.
+token turns out to be the last, that step is taken back. Where drafts are checked, another graph
+draws what follows each of the tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -42,8 +43,11 @@ class Stepper:
         self.model, self.cache, self.device = model, cache, model.device
         self.control = Control.on(self.device)
         self._step = step
-        self._reads: dict[int, Callable[[], Tensor]] = {}
+        self._keys = [layer for layer in cache.layers if isinstance(layer, KVCache)]
+        self.reads = Graphs(self, lambda count: step(self.control, count))
+        self._drawing: Drawing | None = None
         self._ahead: Ahead | None = None
+        self._checks: Checks | None = None
 
     def read(self, ids: list[int]) -> Tensor:
         """Append up to `FEW` tokens: their logits, (T, V) float32.
@@ -51,23 +55,25 @@ class Stepper:
         Raises:
             ValueError: there is no room; nothing has changed.
         """
-        count = len(ids)
-        self._check_room(count)
-        self.prepare(count)
-        self.control.ids[:count] = torch.tensor(ids)
+        self.reads.prepare(len(ids))
+        self.append(ids)
+        return self.reads(len(ids))
+
+    def append(self, ids: list[int]) -> None:
+        """Let the device know of the tokens of the next step, and move the caches on by them.
+
+        Raises:
+            ValueError: there is no room; nothing has changed.
+        """
+        if not self.has_room(len(ids)):
+            layer = self._keys[0]
+            raise ValueError(f"{layer.length + len(ids)} tokens in a cache of {layer.capacity}")
+        self.control.ids[: len(ids)] = torch.tensor(ids)
         self.place()
-        self.cache.advance(count)
-        return self._reads[count]()
+        self.cache.advance(len(ids))
 
-    def prepare(self, count: int) -> None:
-        """Make the graph of a step of so many tokens, if there is none yet."""
-        if count not in self._reads:
-            self._reads[count] = self.captured(lambda: self._step(self.control, count))
-
-    def _check_room(self, tokens: int) -> None:
-        for layer in self.cache.layers:
-            if isinstance(layer, KVCache) and layer.length + tokens > layer.capacity:
-                raise ValueError(f"{layer.length + tokens} tokens in a cache of {layer.capacity}")
+    def has_room(self, tokens: int) -> bool:
+        return all(layer.length + tokens <= layer.capacity for layer in self._keys)
 
     def hidden(self, tokens: int) -> Tensor:
         """States after the final norm of the step that was read last, (1, tokens, D)."""
@@ -75,20 +81,39 @@ class Stepper:
 
     def tensors(self) -> list[Tensor]:
         """All memory on the device that steps and draws take beside weights and caches."""
-        drawing = [] if self._ahead is None else self._ahead.drawing.tensors()
+        drawing = [] if self._drawing is None else self._drawing.tensors()
         return [self.control.ids, self.control.numbers, *self._step.tensors(), *drawing]
 
     def ahead(self, sampler: Sampler) -> "Ahead | None":
         """Steps that draw as `sampler` would; None where the device cannot."""
+        drawing = self._draws(sampler)
+        if drawing is None:
+            return None
+        if self._ahead is None:
+            with torch.inference_mode(False):  # what is made here is written outside of that
+                self._ahead = Ahead(self, drawing, self._step)
+        return self._ahead
+
+    def checks(self, sampler: Sampler) -> "Checks | None":
+        """Steps of several tokens that draw as `sampler` would behind each; None likewise."""
+        drawing = self._draws(sampler)
+        if drawing is None:
+            return None
+        if self._checks is None:
+            self._checks = Checks(self, drawing, self._step)
+        self._checks.sampler = sampler
+        return self._checks
+
+    def _draws(self, sampler: Sampler) -> Drawing | None:
+        """What draws as `sampler` would, if the device can."""
         make = self.model.kernels.draws
         if make is None:
             return None
-        if self._ahead is None:
+        if self._drawing is None:
             rows = self.model.config.text.vocab_size
-            with torch.inference_mode(False):  # what is made here is written outside of that
-                drawing = make(self.device, rows, sampler.vocab_size, UNIFORMS, RING)
-                self._ahead = Ahead(self, drawing, self._step)
-        return self._ahead if self._ahead.drawing.serves(sampler.sampling) else None
+            with torch.inference_mode(False):
+                self._drawing = make(self.device, rows, sampler.vocab_size, UNIFORMS, RING)
+        return self._drawing if self._drawing.serves(sampler.sampling) else None
 
     def place(self) -> None:
         """Tell the device where the caches stand."""
@@ -102,16 +127,37 @@ class Stepper:
     def captured(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """`run` as a graph. It runs once before, where the caches stand, and leaves no trace there:
         what it writes lies behind their ends, in logs of which nothing is kept.
-
-        Raises:
-            ValueError: there is no room behind their ends.
         """
         if self.device.type != "cuda":
             return run
-        self._check_room(FEW)
+        assert self.has_room(FEW)
         self.place()
         self.control.numbers[KEPT] = 0
         return captured(run, self.device)
+
+
+class Graphs:
+    """A step of any few tokens, as graphs that are made when they are first wanted."""
+
+    def __init__(self, stepper: Stepper, run: Callable[[int], Tensor]) -> None:
+        self._stepper, self._run = stepper, run
+        self._made: dict[int, Callable[[], Tensor]] = {}
+
+    def prepare(self, count: int) -> bool:
+        """Make that of so many tokens, if there is none yet and the caches have room for it.
+
+        Returns:
+            Whether it had to be run once.
+        """
+        if count in self._made or not self._stepper.has_room(FEW):
+            return False
+        self._made[count] = self._stepper.captured(lambda: self._run(count))
+        return True
+
+    def __call__(self, count: int) -> Tensor:
+        """Run it; at the end of the caches, where no graph could be made, launch by launch."""
+        made = self._made.get(count)
+        return self._run(count) if made is None else made()
 
 
 class Ahead:
@@ -181,6 +227,61 @@ class Ahead:
         if self._events is not None:
             self._events[self._drawn % RING].record()
         self._drawn += 1
+
+
+class Checks:
+    """Steps that read a token and drafts of what follows it, and draw what does follow each.
+
+    `begin` and `settle` tell of an answer and of what was taken of each step. `sampler`, for which
+    it draws, draws nothing meanwhile: it is to `take` the tokens.
+    """
+
+    sampler: Sampler
+
+    def __init__(self, stepper: Stepper, drawing: Drawing, step: TokenStep) -> None:
+        self.stepper, self.drawing = stepper, drawing
+        self.tokens: list[int] = []  # behind each token read, if the drafts before it are right
+        self._event = new_event() if stepper.device.type == "cuda" else None
+
+        def run(count: int) -> Tensor:
+            logits = step(stepper.control, count)
+            for row in logits:
+                drawing(row, stepper.control, 1)
+            return logits
+
+        self._reads = Graphs(stepper, run)
+
+    def begin(self) -> None:
+        """Draw behind the tokens that the sampler knows of."""
+        self.drawing.begin(self.sampler.sampling, self.sampler.generated)
+        self.tokens = []
+
+    def read(self, ids: list[int]) -> Tensor:
+        """Append up to `FEW` tokens: logits behind each, (T, V) float32.
+
+        Raises:
+            ValueError: there is no room; nothing has changed.
+        """
+        if self._reads.prepare(len(ids)):
+            self.begin()  # what it drew meanwhile never was
+        self.stepper.append(ids)
+        self.stepper.control.numbers[DRAWN] = 0
+        if self.sampler.sampling.temperature != 0:
+            uniforms = torch.rand(len(ids), generator=self.sampler.random())
+            self.drawing.uniforms[: len(ids)] = uniforms
+        logits = self._reads(len(ids))
+        if self._event is not None:
+            self._event.record()
+            self._event.synchronize()
+        self.tokens = self.drawing.ring[: len(ids)].tolist()
+        return logits
+
+    def settle(self, taken: Sequence[int]) -> None:
+        """These tokens came since the last step but one: of those drawn, or others."""
+        known = self.sampler.generated
+        self.drawing.mark([token for token in self.tokens if token not in known], seen=False)
+        self.drawing.mark([token for token in taken if token not in self.tokens], seen=True)
+        self.tokens = []
 
 
 def new_event() -> torch.cuda.Event:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qwen35cli.model.cache import Cache
 
+from .graph import Checks
 from .runner import Prefill, Prompt, Runner, State
 
 STRIDE: Final = 8_192  # tokens of a long message between two states
@@ -71,8 +72,10 @@ class Memory:
     def step(self, token: int) -> Tensor:
         return self.runner.step(token)
 
-    def look_ahead(self, token: int, count: int) -> tuple[list[int], Tensor]:
-        return self.runner.look_ahead(token, count)
+    def look_ahead(
+        self, token: int, count: int, checks: Checks | None = None
+    ) -> tuple[list[int], Tensor]:
+        return self.runner.look_ahead(token, count, checks)
 
     def keep(self, count: int) -> None:
         self.runner.keep(count)

@@ -15,7 +15,7 @@ from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.model.rotary import prompt_positions
 
 from .drafter import Drafter, SavedDrafter
-from .graph import Ahead, Stepper
+from .graph import Ahead, Checks, Stepper
 from .sampling import Sampler
 
 PREFILL_CHUNK = 512  # tokens read at once: bounds the activations, whatever the prompt
@@ -233,8 +233,13 @@ class Runner:
         return logits
 
     @torch.inference_mode()
-    def look_ahead(self, token: int, count: int) -> tuple[list[int], Tensor]:
+    def look_ahead(
+        self, token: int, count: int, checks: Checks | None = None
+    ) -> tuple[list[int], Tensor]:
         """Append one token, and behind it `count` drafts of what follows; `keep` has to come next.
+
+        Args:
+            checks: what draws behind each of them on the device, too.
 
         Returns:
             The drafts, and the logits after the token and after each draft, (count + 1, V) float32.
@@ -242,7 +247,7 @@ class Runner:
         drafts = self.drafter.draft(token, count) if self.drafter is not None and count else []
         assert len(drafts) == count
         try:
-            return drafts, self._read([token, *drafts])
+            return drafts, self._read([token, *drafts], checks)
         except BaseException:
             if self.drafter is not None:
                 self.drafter.undo()
@@ -270,13 +275,17 @@ class Runner:
         """Steps that draw on the device, as `sampler` would; None where there are none."""
         return None if self.stepper is None else self.stepper.ahead(sampler)
 
-    def _read(self, ids: list[int]) -> Tensor:
+    def checks(self, sampler: Sampler) -> Checks | None:
+        """What draws on the device behind drafts, as `sampler` would; None where nothing does."""
+        return None if self.stepper is None else self.stepper.checks(sampler)
+
+    def _read(self, ids: list[int], checks: Checks | None = None) -> Tensor:
         """Append tokens; their logits, (T, V) float32."""
         device, start = self.model.device, self.length
         inputs: tuple[Tensor | None, Tensor, Tensor] | None = None
         positions = self._positions(start, len(ids))
         if self.stepper is not None:
-            logits = self.stepper.read(ids)
+            logits = self.stepper.read(ids) if checks is None else checks.read(ids)
             if self.drafter is not None:
                 inputs = None, self.stepper.hidden(len(ids)), positions
         else:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .depth import Depth, Rounds
 from .generate import Decoder, Step, finish_of
+from .graph import Checks
 from .runner import Prefill, Prompt
 from .steering import FREE, Finish, Steering, TokenSampler, next_token
 
@@ -21,7 +22,9 @@ from .steering import FREE, Finish, Steering, TokenSampler, next_token
 class DraftingDecoder(Decoder, Protocol):
     """What the loop needs of a `Runner` that drafts."""
 
-    def look_ahead(self, token: int, count: int) -> tuple[list[int], Tensor]: ...
+    def look_ahead(
+        self, token: int, count: int, checks: Checks | None = None
+    ) -> tuple[list[int], Tensor]: ...
     def keep(self, count: int) -> None: ...
 
 
@@ -35,10 +38,13 @@ def speculate(
     rounds: Rounds,
     max_tokens: int | None = None,
     steering: Steering = FREE,
+    checks: Checks | None = None,
 ) -> Iterator[Prefill | Step]:
     """As `generate`, which see; closing it leaves the same caches.
 
     Args:
+        checks: of the decoder, and for the sampler: draws on the device what follows each draft,
+            for as long as `steering` leaves it free.
         depth: how many tokens each round drafts; fewer at the end of the budget or the context,
             none where the next token is known.
         rounds: what came of them is counted here.
@@ -60,24 +66,33 @@ def speculate(
 
     finish = ends(token, decoder.length)
     yield Step(token, finish)
+    if checks is not None:
+        checks.begin()
     while finish is None:
         length = decoder.length
         left = decoder.capacity - length - 1
         if max_tokens is not None:
             left = min(left, max_tokens - produced - 1)
         count = depth.choose() if steering.forced() is None else 0  # nothing to guess
+        drawing = checks if steering.free else None
         started = time.perf_counter()
-        drafts, rows = decoder.look_ahead(token, min(count, left))
+        drafts, rows = decoder.look_ahead(token, min(count, left), drawing)
         seconds = time.perf_counter() - started
-        taken = 0  # tokens of this round that were drawn, each from the row before it
+        taken: list[int] = []  # tokens of this round, each from the row before it
         try:
             for draft, logits in zip([*drafts, None], rows, strict=True):
                 started = time.perf_counter()
-                token = next_token(sampler, steering, logits)
+                drawing = drawing if steering.free else None
+                if drawing is None:
+                    token = next_token(sampler, steering, logits)
+                else:
+                    token = drawing.tokens[len(taken)]
+                    sampler.take([token])
+                    steering.take(token)
                 seconds += time.perf_counter() - started
-                taken += 1
+                taken.append(token)
                 produced += 1
-                finish = ends(token, length + taken)
+                finish = ends(token, length + len(taken))
                 going_on = finish is None and token == draft
                 if going_on:
                     yield Step(token, None)
@@ -85,11 +100,13 @@ def speculate(
                     break
         finally:
             started = time.perf_counter()
-            decoder.keep(taken)
+            decoder.keep(len(taken))
+            if checks is not None:
+                checks.settle(taken)
             seconds += time.perf_counter() - started
             if taken:
-                accepted = taken - 1 + (taken <= len(drafts) and token == drafts[taken - 1])
-                looked = min(taken, len(drafts))
+                looked = min(len(taken), len(drafts))
+                accepted = len(taken) - 1 + (drafts[: len(taken)] == taken)
                 depth.record(len(drafts), looked, accepted, seconds)
                 rounds.record(len(drafts), looked, accepted, seconds)
         yield Step(token, finish)

@@ -304,6 +304,10 @@ class Drawing(Protocol):
         """Draw so from here on, the tokens in `seen` having been generated before."""
         ...
 
+    def mark(self, tokens: Sequence[int], *, seen: bool) -> None:
+        """These were generated too, or were not after all."""
+        ...
+
     def tensors(self) -> list[Tensor]:
         """All memory on the device that draws take."""
         ...

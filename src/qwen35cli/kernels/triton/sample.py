@@ -10,7 +10,7 @@ Logits are compared with their ids, as one number: of equals the lowest id comes
 leaves the order of equals to `torch.topk`; its argmax takes the lowest as well.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -181,6 +181,10 @@ class Draws:
         self.seen.zero_()
         if seen:
             self.seen[torch.tensor([*seen], device=self.seen.device)] = 1
+
+    def mark(self, tokens: Sequence[int], *, seen: bool) -> None:
+        if tokens:
+            self.seen[torch.tensor(tokens, device=self.seen.device)] = int(seen)
 
     def tensors(self) -> list[Tensor]:
         room = self.room
