@@ -4,7 +4,16 @@
 
 namespace {
 
+constexpr bool WIDE = W == 16;  // then there are 32 registers, not 16
+
+// Rows that T tokens are multiplied with at once: with more, the tokens come out of the first-level
+// cache less often, with fewer, the sums stay in registers.
+template <int T>
+constexpr int ROWS = T <= 2 ? 4 : WIDE ? (T == 5 ? 3 : 4) : T == 3 ? 3 : 2;
+
 #if defined(__AVX2__)
+
+constexpr long AHEAD_BYTES = 1024;  // of a row
 
 constexpr long STEP = 2 * W;  // weights in a vector
 
@@ -40,6 +49,12 @@ void dots(const uint8_t* w, long pitch, long stride, const Block* x, long blocks
     for (long b = 0; b < blocks; b++) {
         const long whole = (K - b * BLOCK < BLOCK ? K - b * BLOCK : BLOCK) / STEP * STEP;
         const uint8_t* from = w + b * BLOCK;
+        // Into the second-level cache: the hardware fetches less far ahead than several tokens take.
+        // 10 -> 6.5 ms for four tokens and 65,536 rows of 2,560, on Zen 4.
+        if (WIDE && T > 1)
+            for (int r = 0; r < R; r++)
+                for (long line = 0; line < BLOCK; line += 64)
+                    __builtin_prefetch(from + r * stride * pitch + AHEAD_BYTES + line, 0, 2);
         Ints part[R][T];
         for (int t = 0; t < T; t++)
             for (int r = 0; r < R; r++) part[r][t] = load_ints(x[t * blocks + b].start);
@@ -103,9 +118,10 @@ void group(const uint8_t* w, long pitch, long stride, const Block* x, long block
         dots<R, T>(w, pitch, stride, x + t * blocks, blocks, K, scale, y + t * y_stride, y_stride);
 }
 
-template <int R, int T>
+template <int T>
 void rows(const uint8_t* w, long pitch, long count, const Block* x, long blocks, long K,
           const bf16* scale, float* y, long y_stride, long tokens) {
+    constexpr int R = ROWS<T>;
     long stride = count / R, n = 0;
     for (; n < stride; n++)
         group<R, T>(w + n * pitch, pitch, stride, x, blocks, K, scale + n, y + n, y_stride, tokens);
@@ -146,12 +162,13 @@ void int8_rows(const Matrix& m, const Input& in, long first, long count, float* 
     for (long t = 0, take; t < in.T; t += take, y += take * stride) {
         const Block* x = in.blocks + t * blocks;
         long left = in.T - t;
-        take = left >= 8 ? 8 : left == 6 || left == 4 || left <= 3 ? left : left == 5 ? 3 : 4;
+        take = left >= 8 ? 8 : left == 5 && !WIDE ? 3 : left == 7 ? 4 : left;
         switch (take) {
-            case 1: rows<4, 1>(w, pitch, count, x, blocks, K, scale, y, stride, 1); break;
-            case 2: rows<4, 2>(w, pitch, count, x, blocks, K, scale, y, stride, 2); break;
-            case 3: case 6: rows<3, 3>(w, pitch, count, x, blocks, K, scale, y, stride, take); break;
-            default: rows<2, 4>(w, pitch, count, x, blocks, K, scale, y, stride, take);
+            case 1: rows<1>(w, pitch, count, x, blocks, K, scale, y, stride, 1); break;
+            case 2: rows<2>(w, pitch, count, x, blocks, K, scale, y, stride, 2); break;
+            case 5: rows<5>(w, pitch, count, x, blocks, K, scale, y, stride, 5); break;
+            case 3: case 6: rows<3>(w, pitch, count, x, blocks, K, scale, y, stride, take); break;
+            default: rows<4>(w, pitch, count, x, blocks, K, scale, y, stride, take);
         }
     }
 }
