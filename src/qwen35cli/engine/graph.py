@@ -277,7 +277,8 @@ class Checks:
         return logits
 
     def settle(self, taken: Sequence[int]) -> None:
-        """These tokens came since the last step but one: of those drawn, or others."""
+        """These tokens were taken: of those that the last step drew, as far as they were right, or
+        others. The penalties count them, and no more."""
         known = self.sampler.generated
         self.drawing.mark([token for token in self.tokens if token not in known], seen=False)
         self.drawing.mark([token for token in taken if token not in self.tokens], seen=True)
