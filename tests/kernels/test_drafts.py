@@ -92,10 +92,14 @@ def test_the_best_row_of_a_shortlist_is_picked(kind, shortlist):
     stream.squares.fill_(1.0)
     numbers = torch.tensor([5], dtype=torch.int32, device=DEVICE)
     picked = set()
-    for turn, used in enumerate(([], [130], [130, 201], [160] * 9, [244, 101], range(200, 240))):
+    turns = [], [130], [130, 201], [244, 101], [160] * 9, range(200, 240)
+    for turn, used in enumerate(turns):
+        if turn == 3:  # as many copied rows as before, and others
+            head.clear()
         head.use(used)
         stream.scaled.copy_(half(8, D))
         found = loop._listed(head.candidates)
+        assert {*found.choices.ids.tolist()} - {-1} == {*listed(head.candidates)}
         for row in (0, 5):
             at = Stream(stream.x[row:], stream.scaled[row:], stream.squares[row:])
             ids = torch.full((2,), -1, device=DEVICE)

@@ -30,6 +30,8 @@ from .matvec import Stream, add, readable
 from .step import Room, held, refused, run_block
 from .tiles import TILE
 
+NONE = torch.zeros(0, dtype=torch.int64)
+
 
 def draft_loop(weights: DraftWeights, launches: Launches) -> "TritonDrafts | None":
     """See `reference.draft_loop`. None where the kernels do not read a matrix."""
@@ -48,7 +50,7 @@ class Shortlist:
     key: tuple[tuple[int, int], ...]  # first rows of the ranges, and how many
     choices: Choices
     copied: Weight
-    filled: int = 0  # ids of copied rows that are there
+    filled: Tensor  # (n,) int64 ids of the copied rows that are there
     graphs: dict[tuple[int, int], Callable[[], None]] = field(default_factory=dict)
 
 
@@ -131,12 +133,12 @@ class TritonDrafts:
         )
         if listed is None or listed.key != key or moved:
             listed = self._shortlist = self._made(key, ranges, copied)
-        ids = torch.empty(0) if copied is None or copied.ids is None else copied.ids
-        if len(ids) != listed.filled:
+        ids = NONE if copied is None or copied.ids is None else copied.ids
+        if not torch.equal(ids, listed.filled):
             room = listed.choices.ids[TILE * listed.choices.of_head :]
             room.fill_(-1)
             room[: len(ids)] = ids
-            listed.filled = len(ids)
+            listed.filled = ids.clone()
         return listed
 
     def _made(
@@ -164,7 +166,7 @@ class TritonDrafts:
             torch.zeros(count, dtype=torch.int64, device=self.device),
             of_head,
         )
-        return Shortlist(key, choices, self.weights.head if copied is None else copied.rows)
+        return Shortlist(key, choices, self.weights.head if copied is None else copied.rows, NONE)
 
 
 def same_place(one: Weight, other: Weight) -> bool:
