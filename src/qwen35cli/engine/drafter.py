@@ -90,17 +90,16 @@ class Drafter:
     def draft(self, token: int, count: int) -> list[int]:
         """The likeliest `count` tokens after `token`, which follows what was read."""
         assert self._last is not None and not self._drafted
-        loop = self._loop
-        row = None if loop is None else self._row(token, loop.pairs)
+        row = self._row(token)
         if row is None:
             self._catch_up()
-            row = None if loop is None else self._row(token, loop.pairs)
+            row = self._row(token)
         length = kept = self.cache.length
         try:
-            if loop is None or row is None:
+            if row is None:
                 drafts, made = self._draft_by_draft(token, count), 1
             else:
-                drafts, made = self._draft_at_once(loop, row, count), len(row.ids)
+                drafts, made = self._draft_at_once(row, count), len(row.ids)
             kept = length + made  # the pair with `token` stays: its state is the target's
             self._behind.clear()
             self._drafted = True
@@ -113,12 +112,12 @@ class Drafter:
         embedding = self.model.language_model.embed_tokens.operand
         return self.mtp.loop(self.cache, embedding, self.model.head.operand)
 
-    def _row(self, token: int, most: int) -> Pairs | None:
-        """The pairs whose keys are to be made, up to that with `token`; None where they are more
-        than `most`, or not text in a row."""
+    def _row(self, token: int) -> Pairs | None:
+        """The pairs whose keys are to be made, up to that with `token`; None where no call takes
+        so many, or they are not text in a row."""
         assert self._last is not None
         parts = [*self._behind, Pairs((token,), None, *self._last)]
-        if sum(len(part.ids) for part in parts) > most:
+        if self._loop is None or sum(len(part.ids) for part in parts) > self._loop.pairs:
             return None
         if any(part.embeds is not None for part in parts):
             return None
@@ -126,10 +125,11 @@ class Drafter:
         row = pairs.positions[0, 0, 0] + torch.arange(len(pairs.ids))
         return pairs if bool((pairs.positions == row).all()) else None
 
-    def _draft_at_once(self, loop: DraftLoop, row: Pairs, count: int) -> list[int]:
+    def _draft_at_once(self, row: Pairs, count: int) -> list[int]:
+        assert self._loop is not None
         start, position = self.cache.length, int(row.positions[0, 0, 0])
         self.cache.advance(len(row.ids) - 1 + count)
-        return loop(row.ids, row.hidden, position, start, count, self.head.candidates)
+        return self._loop(row.ids, row.hidden, position, start, count, self.head.candidates)
 
     def _draft_by_draft(self, token: int, count: int) -> list[int]:
         assert self._last is not None
