@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import DraftWeights, Int8, Weight
 
+from .embed_step import look_up, table_of, turn
 from .matvec import MAGIC, Launch, Stream, bits, fitted, parts_of
 from .rounding import nearest
 from .sample import NOTHING, key_of, place_of
@@ -40,11 +41,9 @@ def join(
         numbers: int32; positions run from the first two together.
         out: (8, 2 D) bf16, written, and so cos and sin, (8, R) float32.
     """
-    w, table = weights, weights.embedding
-    D, (R,) = table.shape[1], w.frequencies.shape
-    codes = table.packed.view(torch.uint8) if isinstance(table, Int8) else table
-    scale = table.scale if isinstance(table, Int8) else table
-    assert isinstance(codes, Tensor) and isinstance(scale, Tensor)
+    w = weights
+    codes, scale = table_of(w.embedding)
+    D, (R,) = codes.shape[1], w.frequencies.shape
     assert ids.dtype == torch.int64 and numbers.dtype == torch.int32
     assert hidden.shape[1] == D and out.shape[1] == 2 * D and cos.shape[1] == sin.shape[1] == R
     for each in (codes, hidden, w.embedding_norm, w.hidden_norm, w.norm, out, cos, sin):
@@ -68,7 +67,7 @@ def join(
         D=D,
         R=R,
         ANGLES=triton.next_power_of_2(R),
-        EIGHT=isinstance(table, Int8),
+        EIGHT=isinstance(w.embedding, Int8),
         OWN=hidden.dtype == torch.float32,
         COLUMNS=columns,
         PDL=overlap,
@@ -157,9 +156,7 @@ def _join(
     columns = tl.arange(0, COLUMNS)
     there = columns < D
     token = tl.load(ids_ptr + pair)
-    x = tl.load(weight_ptr + token * D + columns, mask=there, other=0).to(tl.float32)
-    if EIGHT:
-        x = tl.where(there, (x - 128.0) * tl.load(scale_ptr + token).to(tl.float32), 0.0)
+    x = look_up(weight_ptr, scale_ptr, token, columns, D, EIGHT)
     x = nearest(x, tl.bfloat16).to(tl.float32)
     out_ptr += pair * (2 * D) + columns
     x = _normed(x, embedding_norm_ptr, eps, columns, D)
@@ -169,12 +166,8 @@ def _join(
         x = nearest(_normed(x, norm_ptr, eps, columns, D), tl.bfloat16).to(tl.float32)
     x = _normed(x, hidden_norm_ptr, eps, columns, D)
     tl.store(out_ptr + D, nearest(x, tl.bfloat16), mask=there)
-    angles = tl.arange(0, ANGLES)
-    turns = angles < R
     position = tl.load(numbers_ptr) + tl.load(numbers_ptr + 1) + pair
-    angle = position.to(tl.float32) * tl.load(frequencies_ptr + angles, mask=turns, other=0.0)
-    tl.store(cos_ptr + pair * R + angles, tl.cos(angle) * magnitude, mask=turns)
-    tl.store(sin_ptr + pair * R + angles, tl.sin(angle) * magnitude, mask=turns)
+    turn(position, frequencies_ptr, magnitude, cos_ptr, sin_ptr, pair, R, ANGLES)
 
 
 @triton.jit

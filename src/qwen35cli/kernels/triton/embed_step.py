@@ -24,6 +24,14 @@ def embeddable(weight: Weight) -> bool:
     )
 
 
+def table_of(weight: Weight) -> tuple[Tensor, Tensor]:
+    """Codes, a byte each, and scales of a table as `look_up` takes them; of a plain one: itself."""
+    if isinstance(weight, Int8):
+        return weight.packed.view(torch.uint8), weight.scale
+    assert isinstance(weight, Tensor)
+    return weight, weight
+
+
 def embed_step(
     ids: Tensor,
     weight: Weight,
@@ -50,9 +58,7 @@ def embed_step(
         cos, sin: (8, R) float32, written.
     """
     assert embeddable(weight) and ids.dtype == torch.int64 and frequencies.dtype == torch.float32
-    codes = weight.packed.view(torch.uint8) if isinstance(weight, Int8) else weight
-    scale = weight.scale if isinstance(weight, Int8) else weight
-    assert isinstance(codes, Tensor) and isinstance(scale, Tensor)
+    codes, scale = table_of(weight)
     D, (R,) = weight.shape[1], frequencies.shape
     assert cos.shape[1] == sin.shape[1] == R and stream.x.shape[1] == D
     _embed_step[(D // COLUMNS,)](
@@ -92,22 +98,38 @@ def _embed_step(
     program = tl.program_id(0)
     columns = program * COLUMNS + tl.arange(0, COLUMNS)
     factor = 1.0 + tl.load(norm_ptr + columns).to(tl.float32)
-    angles = tl.arange(0, ANGLES)
     position = tl.load(control_ptr) + tl.load(control_ptr + 1)
     for t in tl.static_range(T):
         token = tl.load(ids_ptr + t)
-        x = tl.load(weight_ptr + token * D + columns).to(tl.float32)
-        if EIGHT:
-            x = (x - 128.0) * tl.load(scale_ptr + token).to(tl.float32)
+        x = look_up(weight_ptr, scale_ptr, token, columns, D, EIGHT)
         tl.store(x_ptr + t * D + columns, x)
         tl.store(scaled_ptr + t * D + columns, (x * factor).to(scaled_ptr.dtype.element_ty))
         sums = tl.sum(tl.reshape(x * x, (COLUMNS // TILE, TILE)), axis=1)
         tiles = program * (COLUMNS // TILE) + tl.arange(0, COLUMNS // TILE)
         tl.store(squares_ptr + t * (D // TILE) + tiles, sums)
         if program == 0:
-            there = angles < R
-            angle = (position + t).to(tl.float32) * tl.load(
-                frequencies_ptr + angles, mask=there, other=0.0
-            )
-            tl.store(cos_ptr + t * R + angles, tl.cos(angle) * magnitude, mask=there)
-            tl.store(sin_ptr + t * R + angles, tl.sin(angle) * magnitude, mask=there)
+            turn(position + t, frequencies_ptr, magnitude, cos_ptr, sin_ptr, t, R, ANGLES)
+
+
+@triton.jit
+def look_up(weight_ptr, scale_ptr, token, columns, D: tl.constexpr, EIGHT: tl.constexpr):
+    """Some of the D columns of a token's embedding, float32; zero behind them."""
+    there = columns < D
+    x = tl.load(weight_ptr + token * D + columns, mask=there, other=0).to(tl.float32)
+    if EIGHT:
+        x = tl.where(there, (x - 128.0) * tl.load(scale_ptr + token).to(tl.float32), 0.0)
+    return x
+
+
+@triton.jit
+def turn(
+    position, frequencies_ptr, magnitude, cos_ptr, sin_ptr, row, R: tl.constexpr,
+    ANGLES: tl.constexpr,
+):  # fmt: skip
+    """Write the rotation of a position as a row of R cosines and one of sines."""
+    angles = tl.arange(0, ANGLES)
+    there = angles < R
+    frequencies = tl.load(frequencies_ptr + angles, mask=there, other=0.0)
+    angle = position.to(tl.float32) * frequencies
+    tl.store(cos_ptr + row * R + angles, tl.cos(angle) * magnitude, mask=there)
+    tl.store(sin_ptr + row * R + angles, tl.sin(angle) * magnitude, mask=there)
