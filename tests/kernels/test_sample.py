@@ -225,6 +225,23 @@ def test_draws_go_on_in_the_middle_of_an_answer(name):
         assert set(draws.seen.nonzero().flatten().tolist()) == set(sampler.generated)
 
 
+@pytest.mark.parametrize("name", ["plain", "penalties", "reward", "greedy, penalties"])
+def test_tokens_that_came_or_never_did_are_marked(name):
+    rows, vocab_size, given = 112, 100, list(range(0, 100, 3))
+    draws = sample.Draws(DEVICE, rows, vocab_size, NUMBERS, RING)
+    control, sampler = Control.on(DEVICE), Sampler(SETTINGS[name], vocab_size)
+    sampler.take(given)
+    draws.begin(SETTINGS[name], [*range(50)])
+    draws.mark([token for token in range(50) if token % 3], seen=False)
+    draws.mark([token for token in given if token >= 50], seen=True)
+    draws.mark([], seen=True)
+    draws.uniforms.copy_(numbers(sampler, NUMBERS))
+    for step in range(NUMBERS):
+        logits = random(rows, seed=step)
+        draws(logits.to(DEVICE), control, 1)
+        assert draws.ring[step] == sampler.sample(logits)
+
+
 def test_only_draws_from_few_are_servable():
     assert all(sample.servable(each) for each in (*SETTINGS.values(), *PRESETS.values()))
     assert sample.servable(Sampling(temperature=0, top_k=0))

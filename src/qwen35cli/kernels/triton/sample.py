@@ -169,6 +169,7 @@ class Draws:
         self.room = sample_room(device, rows, vocab_size)
         self.options = torch.zeros(6, device=device)
         self.seen = torch.zeros(rows, dtype=torch.uint8, device=device)
+        self.penalized = False
         self.uniforms = torch.zeros(numbers, device=device)
         cuda = device.type == "cuda"  # which writes into memory of the host: no copy in the graph
         self.ring = torch.zeros(slots, dtype=torch.int32, pin_memory=cuda)
@@ -178,12 +179,13 @@ class Draws:
 
     def begin(self, options: DrawOptions, seen: Collection[int] = ()) -> None:
         self.options.copy_(options_of(options))
+        self.penalized = options.presence_penalty != 0 or options.repetition_penalty != 1
         self.seen.zero_()
         if seen:
             self.seen[torch.tensor([*seen], device=self.seen.device)] = 1
 
     def mark(self, tokens: Sequence[int], *, seen: bool) -> None:
-        if tokens:
+        if tokens and self.penalized:  # else nobody looks
             self.seen[torch.tensor(tokens, device=self.seen.device)] = int(seen)
 
     def tensors(self) -> list[Tensor]:
