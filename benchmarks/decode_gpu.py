@@ -62,6 +62,7 @@ from qwen35cli.engine.depth import MOST
 from qwen35cli.engine.runner import PREFILL_CHUNK, Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.kernels import Kernels, select
+from qwen35cli.kernels.capture import captured
 from qwen35cli.kernels.operands import FEW, Int4, Int8, Int8Rows
 from qwen35cli.kernels.tuned import Tuned
 from qwen35cli.model.cache import DeltaCache, KVCache
@@ -500,20 +501,12 @@ def rounds(
     return seconds
 
 
-def captured(device: torch.device, launches: Sequence[Callable[[], object]]) -> Callable[[], None]:
-    """All launches as one graph; on a CPU one after the other."""
-    if device.type != "cuda":
-        return lambda: [launch() for launch in launches] and None
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        launches[0]()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+def in_a_row(launches: Sequence[Callable[[], object]]) -> Callable[[], None]:
+    def run() -> None:
         for launch in launches:
             launch()
-    return graph.replay
+
+    return run
 
 
 def bandwidth(work: Work, device: torch.device) -> dict[str, Any]:
@@ -712,14 +705,17 @@ def drafts(work: Work, device: torch.device, model: Qwen35) -> dict[str, Any]:
     capacity = min(context + 2 * each, model.config.text.max_context)
     runner = Runner(model, capacity=capacity, draft_head=draft_head(model))
     assert runner.drafter is not None and runner.drafter._loop is not None
+    checks = runner.checks(Sampler(GREEDY, model.config.text.vocab_size))
+    assert checks is not None, "the device draws no tokens"
 
     def round_of(count: int) -> float:
         start = time.perf_counter()
-        _, rows = runner.look_ahead(7, count)
-        rows[-1, 0].item()
+        runner.look_ahead(7, count, checks)  # waits for the tokens
         runner.keep(count + 1)
+        checks.settle([])
         return time.perf_counter() - start
 
+    checks.begin()
     list(runner.prefill(Prompt((1,) * context)))
     for count in range(MOST + 1):  # compiles, and makes the graphs
         round_of(count)
@@ -962,7 +958,7 @@ def kernels(
         launches = [_launch(call) for call in calls]
         for _ in range(copies - 1):
             launches += [_launch(_copied(call, roles)) for call in calls]
-        seconds = rounds(work, device, captured(device, launches), inner=2)
+        seconds = rounds(work, device, captured(in_a_row(launches), device), inner=2)
         table[name] = {
             "launches_a_token": len(calls),
             "launches_timed": len(launches),
@@ -981,7 +977,7 @@ def kernels(
         stepper.place()
         held = sum(layer.nbytes() / layer.capacity * depth for layer in layers)
         launches = [_launch(call) for call in calls] * 2
-        seconds = rounds(work, device, captured(device, launches), inner=2)
+        seconds = rounds(work, device, captured(in_a_row(launches), device), inner=2)
         table[f"attention at {context}, kv {kv}"] = {
             "launches_a_token": len(calls),
             "launches_timed": len(launches),
