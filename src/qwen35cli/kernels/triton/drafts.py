@@ -30,7 +30,7 @@ from .matvec import Stream, add, readable
 from .step import Room, held, refused, run_block
 from .tiles import TILE
 
-NONE = torch.zeros(0, dtype=torch.int64)
+NONE = torch.zeros(0, dtype=torch.int64, device="cpu")  # also if a meta model imports this
 
 
 def draft_loop(weights: DraftWeights, launches: Launches) -> "TritonDrafts | None":
