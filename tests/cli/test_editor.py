@@ -51,7 +51,8 @@ def keyboard():
         yield keys
 
 
-def type_in(pipe, *keys):
+@contextmanager
+def typing(pipe, *keys):
     """Type, then hang up: what waits for more keys ends with EOFError."""
 
     def type_all():
@@ -59,13 +60,18 @@ def type_in(pipe, *keys):
             pipe.send_text(each)
         pipe.close()
 
-    threading.Thread(target=type_all).start()  # a pipe does not hold a long paste
+    typist = threading.Thread(target=type_all)  # a pipe does not hold a long paste
+    typist.start()
+    try:
+        yield
+    finally:
+        pipe.pipe.close_read()  # a typist whom nobody reads any more must not wait
+        typist.join()  # the keyboard hangs up too, and a pipe is not to be closed by two at once
 
 
 def typed(keys, *, history_file=None, default="", **more):
     """What an editor gives for these keys."""
-    with keyboard() as pipe:
-        type_in(pipe, keys)
+    with keyboard() as pipe, typing(pipe, keys):
         return Editor(history_file, **more).read(default)
 
 
@@ -139,8 +145,7 @@ def test_a_message_that_came_back_stands_in_the_line_with_the_cursor_behind_it()
 
 
 def test_what_is_typed_after_enter_is_for_the_next_message():
-    with keyboard() as pipe:
-        type_in(pipe, "one\rtwo\r")
+    with keyboard() as pipe, typing(pipe, "one\rtwo\r"):
         editor = Editor(None)
         assert [editor.read(), editor.read()] == ["one", "two"]
 
@@ -333,9 +338,9 @@ def test_the_history_holds_the_full_text(tmp_path):
 
 
 def test_a_message_that_came_back_is_folded_again():
-    with keyboard() as pipe:
+    keys = ["see " + pasted(LONG) + ENTER, BACKSPACE + "nothing" + ENTER]
+    with keyboard() as pipe, typing(pipe, *keys):
         editor = Editor(None)
-        type_in(pipe, "see " + pasted(LONG) + ENTER, BACKSPACE + "nothing" + ENTER)
         text = editor.read()
         assert editor.read(default=text) == "see nothing"
 
