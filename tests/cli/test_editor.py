@@ -404,14 +404,17 @@ def test_an_error_in_a_completion_reaches_the_caller():
 
 def test_sigterm_raises_what_its_handler_raises_wherever_it_arrives():
     def send():
-        time.sleep(0.1)  # while the editor waits for a key
+        time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with ending_as_interrupt(), keyboard(), ThreadPoolExecutor() as pool:
-        handler = signal.getsignal(signal.SIGTERM)
+    def send_soon():
         pool.submit(send)
+
+    with ending_as_interrupt(), keyboard() as pipe, ThreadPoolExecutor() as pool:
+        handler = signal.getsignal(signal.SIGTERM)
+        pipe.send_text("\x16")  # a key that is read, so that the signal finds it waiting for more
         with pytest.raises(InterruptedByUser):
-            Editor(None).read()
+            Editor(None, hooks=Hooks(on_clipboard=send_soon)).read()
         assert signal.getsignal(signal.SIGTERM) is handler
 
     with ending_as_interrupt():  # while the owner's work is done
