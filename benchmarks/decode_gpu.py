@@ -35,6 +35,7 @@ What is what:
 
 import argparse
 import ctypes
+import gc
 import json
 import math
 import os
@@ -183,6 +184,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.formats is None:
         options.formats = ["int4", "int8", "bf16"]
+    if options.launches is not None and not (options.launches / tuned.NAME).is_file():
+        parser.error(f"no {tuned.NAME} in {options.launches}: qwen35 tune writes it to its cache")
     return options
 
 
@@ -411,6 +414,9 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
                 _launch_everything(raw, format, device, kernels, long, "drafts" in only)
             except Exception:  # the part that needs it will fail there too
                 traceback.print_exc()
+            gc.collect()  # runners refer to themselves, and there are as many models as workers
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
 
 
 def _launch_everything(
@@ -547,9 +553,6 @@ def of_format(report: Report, work: Work, device: torch.device, format: str) -> 
             runner = None
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    if "drafts" in report.only:
-        with report.section("drafts"):
-            found["drafts"] = drafts(work, device, model)
     if "prefill" in report.only:
         found["prefill"] = {}
         with report.section("prefill"):
@@ -557,6 +560,9 @@ def of_format(report: Report, work: Work, device: torch.device, format: str) -> 
     if "logits" in report.only:
         with report.section("logits"):
             found["logits"] = logits_against_reference(work, device, model, format)
+    if "drafts" in report.only:
+        with report.section("drafts"):
+            found["drafts"] = drafts(work, device, model)
     if device.type == "cuda":
         found["peak_bytes"] = torch.cuda.max_memory_allocated()
 
@@ -680,6 +686,7 @@ def decode(work: Work, device: torch.device, runner: Runner, context: int) -> di
     }
     set_length(runner, depth)
     stepper.place()
+    stepper.reads.prepare(1)
     step = rounds(work, device, lambda: stepper.reads(1), inner=work.replays)
     stepper.place()
     graph = rounds(work, device, ahead._run, inner=work.replays)
@@ -1070,7 +1077,8 @@ def prefill(work: Work, device: torch.device, model: Qwen35, found: dict[str, An
 
 def reference_of(model: Qwen35, raw: Mapping[str, Any], format: str, exact: bool) -> Qwen35:
     """The reference backend on the same weights; `exact` computes in float32."""
-    twin = empty_model(raw, format, select(model.device, "reference"))
+    kernels = select(model.device, "reference")
+    twin = empty_model(raw, format, kernels, drafts=model.mtp is not None)
     state = dict(model.state_dict())
     codes = set()
     for path, leaf in model.named_modules():
@@ -1227,8 +1235,11 @@ def peers(report: Report, work: Work, device: torch.device) -> None:
     report.found["peers"] = found
     model: Any = None
     with report.section("transformers"):
-        import transformers
-
+        try:
+            import transformers
+        except ImportError as error:
+            report.leave_out("transformers", f"it cannot be imported: {error}")
+            return
         found["transformers"] = {"version": transformers.__version__}
         model = peer_model(work, device)
         found["transformers"] |= peer_speed(work, device, model)

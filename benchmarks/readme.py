@@ -124,6 +124,9 @@ def gpu(result: dict[str, Any]) -> str:
             label = f"a round of {count} draft{plural}, in plain tokens"
             add(label, [f"{cost:.2f}" for cost in costs])
     peers, bandwidth = result["peers"], result["bandwidth"]
+    missing = [name for name in ("transformers", "nf4") if "tps" not in peers.get(name, {})]
+    if missing:
+        sys.exit(f"the GPU result has no {' and no '.join(missing)}: measure it with its peers")
     plain, nf4 = (peers[name]["tps"]["median"] for name in ("transformers", "nf4"))
     return "\n".join(lines) + (
         f"\n\n{result['device']['name']}, torch {result['device']['torch']}, Triton "
