@@ -403,6 +403,24 @@ def test_what_the_device_cannot_draw_is_checked_by_the_host(checking):
     assert ours.checks(Sampler(Sampling(top_k=0), 500)) is None
 
 
+def test_without_room_for_a_graph_nothing_is_drawn_ahead(runners):
+    """Asked at the end of the context, or of one that is shorter than the longest step."""
+    sampler = Sampler(GREEDY, 500)
+    ours, plain = runners(capacity=6)
+    assert ours.ahead(sampler) is None
+    found, expected = (
+        tokens(generate(each, Prompt((20, 21)), Sampler(GREEDY, 500), stop=frozenset()))
+        for each in (ours, plain)
+    )
+    assert found == expected and found[-1][1] == "context"
+
+    ours, _ = runners(capacity=20)
+    read(ours, range(20, 33))
+    assert ours.ahead(sampler) is None
+    ours.reset()
+    assert ours.ahead(sampler) is not None
+
+
 @pytest.mark.parametrize("capacity", range(40, 46))
 def test_at_the_end_of_the_context_no_graph_is_made(checking, monkeypatch, capacity):
     """To be captured a step is run once, with room for the most tokens."""

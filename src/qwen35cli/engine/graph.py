@@ -85,11 +85,14 @@ class Stepper:
         return [self.control.ids, self.control.numbers, *self._step.tensors(), *drawing]
 
     def ahead(self, sampler: Sampler) -> "Ahead | None":
-        """Steps that draw as `sampler` would; None where the device cannot."""
+        """Steps that draw as `sampler` would; None where the device cannot, or where there is no
+        room to make their graph."""
         drawing = self._draws(sampler)
         if drawing is None:
             return None
         if self._ahead is None:
+            if not self.has_room(FEW):
+                return None
             with torch.inference_mode(False):  # what is made here is written outside of that
                 self._ahead = Ahead(self, drawing, self._step)
         return self._ahead
