@@ -90,10 +90,10 @@ class Drafter:
     def draft(self, token: int, count: int) -> list[int]:
         """The likeliest `count` tokens after `token`, which follows what was read."""
         assert self._last is not None and not self._drafted
-        row = self._row(token)
+        row = self._row(token, count)
         if row is None:
             self._catch_up()
-            row = self._row(token)
+            row = self._row(token, count)
         length = kept = self.cache.length
         try:
             if row is None:
@@ -112,12 +112,13 @@ class Drafter:
         embedding = self.model.language_model.embed_tokens.operand
         return self.mtp.loop(self.cache, embedding, self.model.head.operand)
 
-    def _row(self, token: int) -> Pairs | None:
-        """The pairs whose keys are to be made, up to that with `token`; None where no call takes
-        so many, or they are not text in a row."""
+    def _row(self, token: int, count: int) -> Pairs | None:
+        """The pairs whose keys are to be made, up to that with `token`; None where they are not
+        text in a row, or more than a call takes or a round of `count` drafts leaves behind."""
         assert self._last is not None
         parts = [*self._behind, Pairs((token,), None, *self._last)]
-        if self._loop is None or sum(len(part.ids) for part in parts) > self._loop.pairs:
+        pairs = sum(len(part.ids) for part in parts)
+        if self._loop is None or pairs > min(self._loop.pairs, count + 1):
             return None
         if any(part.embeds is not None for part in parts):
             return None
