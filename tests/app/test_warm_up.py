@@ -27,6 +27,7 @@ class Recorder:
 
     def __init__(self, steps=True):
         self.calls = []
+        self.read = []
         self.length = 0
         self.stepper = (
             SimpleNamespace(reads=SimpleNamespace(prepare=self.note("graph"))) if steps else None
@@ -44,6 +45,7 @@ class Recorder:
 
     def prefill(self, prompt):
         self.length = len(prompt.ids) - 100
+        self.read.extend(prompt.ids)
         self.calls.append(("prefill", len(prompt.ids)))
         yield Prefill(1, 1)
 
@@ -91,6 +93,16 @@ def test_drafts_need_graphs_of_their_rounds_and_no_drawing(loaded):
     rounds = [(("look_ahead", 0, 2, "checks"), ("keep", stay)) for stay in (2, 3, 1)]
     graphs = drafting.runner.calls[4:]
     assert graphs == [("graph", 1), ("prefill", 1), *sum(rounds, ()), "reset", "reset"]
+
+
+@pytest.mark.parametrize(("vocab_size", "read"), [(248_077, 65_536), (65_537, 65_536), (300, 0)])
+def test_graphs_of_drafts_know_of_copied_rows(loaded, monkeypatch, vocab_size, read):
+    drafting = loaded(mtp=1)
+    list(warm_up.run(drafting))
+    monkeypatch.setattr(drafting.opened.tokenizer, "vocab_size", vocab_size)
+    drafting.runner.read.clear()
+    list(warm_up.run(drafting))
+    assert drafting.runner.read == [read]
 
 
 def test_what_is_decoded_op_by_op_is_compiled_too(loaded):

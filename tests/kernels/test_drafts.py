@@ -126,6 +126,23 @@ def test_of_equal_rows_the_first_is_picked(kind, shortlist):
     assert loop([1], half(1, 1, D), 4, 5, 1, head.candidates[2:]) == [101]
 
 
+def test_graphs_stay_while_the_rows_that_were_copied_come_and_go(shortlist):
+    """Those that the warm-up made serve all conversations."""
+    made = mtp("int8")
+    loop, head = drafts.draft_loop(made, Launches.of(DEVICE, {})), shortlist(made.head)
+
+    def graphs():
+        loop([1], half(1, 1, D), 4, 5, 1, head.candidates)
+        return loop._shortlist.graphs
+
+    head.use([101])
+    first = graphs()
+    head.clear()
+    assert graphs() is first
+    head.use([103, 102])
+    assert graphs() is first and list(first) == [(1, 1)]
+
+
 @pytest.mark.parametrize(
     ("kind", "kv_dtype"),
     [("int4", torch.bfloat16), ("int8", torch.int8), ("bf16", torch.bfloat16)],

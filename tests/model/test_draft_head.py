@@ -101,13 +101,17 @@ def test_a_block_joins_by_its_share_of_the_conversation():
     shortlist.use([100_001])
     assert shortlist.blocks == [(98_304, 114_688)]
     assert 98_304 in shortlist and 114_688 not in shortlist
-    shortlist.use([5] * 391)
+    shortlist.use([5] * 792)  # 8 of 800
     assert shortlist.blocks == [(98_304, 114_688)]
-    shortlist.use([5] * 2)
+    shortlist.use([5])
     assert shortlist.blocks == []
     assert 100_000 in shortlist and 100_002 not in shortlist
+    shortlist.use([100_000] * 8)
+    assert shortlist.blocks == []  # 16 of 809
+    shortlist.use([100_000])
+    assert shortlist.blocks == [(98_304, 114_688)]
     shortlist.use([248_043] * 20)
-    assert shortlist.blocks == [(245_760, 248_044)]
+    assert shortlist.blocks == [(98_304, 114_688), (245_760, 248_044)]
     shortlist.clear()
     assert shortlist.blocks == [] and 100_000 not in shortlist
 

@@ -19,6 +19,7 @@ from qwen35cli.engine.runner import Prompt
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.kernels.operands import FEW
 from qwen35cli.kernels.triton import compile_errors, compiled_folder
+from qwen35cli.model.sizes import COMMON
 
 from .load import Loaded, memory_errors
 
@@ -106,8 +107,10 @@ def _make_graphs(loaded: Loaded) -> None:
         runner.stepper.reads.prepare(1)
     if not isinstance(mtp, int):
         return
-    checks = runner.checks(Sampler(Sampling(), loaded.opened.tokenizer.vocab_size))
-    for _ in runner.prefill(Prompt((0,))):
+    vocab_size = loaded.opened.tokenizer.vocab_size
+    checks = runner.checks(Sampler(Sampling(), vocab_size))
+    rare = COMMON if vocab_size > COMMON else 0  # its row is copied, and graphs know where to
+    for _ in runner.prefill(Prompt((rare,))):
         pass
     for stay in (*range(2, mtp + 2), 1):
         if runner.length + FEW <= runner.capacity:

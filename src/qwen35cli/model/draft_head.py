@@ -19,6 +19,7 @@ from .sizes import COMMON, USED
 
 BLOCK = 16_384  # ids that join together: a draft that reads as many rows costs 1 % of a token more
 JOINS = 0.02  # share of the conversation's tokens from which a block pays
+LEAVES = 0.01  # below which it leaves again: a GPU makes its graphs anew at each change
 FEWEST = 8  # tokens of it, so that the first word decides nothing
 
 
@@ -34,6 +35,7 @@ class Shortlist:
         self._known: set[int] = set()
         self._tokens = 0
         self._counts: dict[int, int] = {}  # tokens of each block past the common ones
+        self._joined: set[int] = set()  # blocks
 
     def use(self, ids: Iterable[int]) -> None:
         """Count tokens of the conversation."""
@@ -46,20 +48,25 @@ class Shortlist:
             if token not in self._known and len(self.used) < USED:
                 self._known.add(token)
                 self.used.append(token)
+        for block, count in self._counts.items():
+            if count >= max(FEWEST, JOINS * self._tokens):
+                self._joined.add(block)
+            elif count < LEAVES * self._tokens:
+                self._joined.discard(block)
 
     def clear(self) -> None:
         """Forget the conversation."""
         self.used.clear()
         self._known.clear()
         self._counts.clear()
+        self._joined.clear()
         self._tokens = 0
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
         """First and last + 1 id of the blocks that joined."""
-        least = max(FEWEST, JOINS * self._tokens)
-        starts = (self.common + BLOCK * i for i, n in self._counts.items() if n >= least)
-        return [(start, min(start + BLOCK, self.end)) for start in sorted(starts)]
+        starts = (self.common + BLOCK * block for block in sorted(self._joined))
+        return [(start, min(start + BLOCK, self.end)) for start in starts]
 
     def __contains__(self, token: int) -> bool:
         return (
