@@ -225,7 +225,7 @@ def _attend_step(
     PDL: tl.constexpr,
 ):
     head, split = tl.program_id(0), tl.program_id(1)
-    start = tl.load(control_ptr)
+    start = tl.load(control_ptr, cache_modifier=".cg")  # see `tiles.wait`
     # The span is a whole number of tiles; split 0 has the new tokens.
     span = tl.maximum(LEAST, tl.cdiv(tl.cdiv(start, SPLITS - 1), KEYS) * KEYS)
     active = 1 + tl.cdiv(start, span)

@@ -108,20 +108,21 @@ def _delta_step(
     keys = tl.arange(0, K)
     columns = part * COLUMNS + tl.arange(0, COLUMNS)
     group = head // (H // G)
-    kept, parity = tl.load(control_ptr + 2), tl.load(control_ptr + 3)
+    # State and logs are of earlier steps: what came just before gives `mixed`, `z` and `gates`.
+    kept = tl.load(control_ptr + 2, cache_modifier=".cg")  # see `tiles.wait`
+    parity = tl.load(control_ptr + 3, cache_modifier=".cg")
     state_ptr += head * (K * V) + keys[:, None] * V + columns[None, :]
-    s = tl.load(state_ptr)  # (K, COLUMNS)
+    s = tl.load(state_ptr, cache_modifier=".cg")  # (K, COLUMNS)
     k_past, k_new = k_ptr + parity * (8 * G * K), k_ptr + (1 - parity) * (8 * G * K)
     d_past, d_new = d_ptr + parity * (8 * H * V), d_ptr + (1 - parity) * (8 * H * V)
     g_past, g_new = g_ptr + parity * (8 * H), g_ptr + (1 - parity) * (8 * H)
     rate = -tl.exp(tl.load(a_log_ptr + head).to(tl.float32))
     bias = tl.load(dt_bias_ptr + head).to(tl.float32)
     weight = tl.load(norm_ptr + columns).to(tl.float32)
-    # State and logs are of earlier steps: what came just before gives `mixed`, `z` and `gates`.
     for i in range(kept):
-        k = tl.load(k_past + (i * G + group) * K + keys)
-        d = tl.load(d_past + (i * H + head) * V + columns)
-        g = tl.load(g_past + i * H + head)
+        k = tl.load(k_past + (i * G + group) * K + keys, cache_modifier=".cg")
+        d = tl.load(d_past + (i * H + head) * V + columns, cache_modifier=".cg")
+        g = tl.load(g_past + i * H + head, cache_modifier=".cg")
         s = tl.exp(g) * s + k[:, None] * d[None, :]
     if kept > 0:
         tl.store(state_ptr, s)

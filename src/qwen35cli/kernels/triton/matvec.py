@@ -427,11 +427,13 @@ def _history(
 ):  # fmt: skip
     """The three rows before the new ones, of a tile's channels, and their weights: 7 of (16,).
 
-    Nobody has written them since the last step, so they are fetched before the products.
+    Nobody has written them since the last step, so they are fetched before the products, and before
+    the wait: see `tiles.wait`.
     """
     channels = tile * 16 + tl.arange(0, 16)
-    kept = tl.load(control_ptr + 2)
-    past_ptr = logs_ptr + tl.load(control_ptr + 3).to(tl.int64) * (8 * C) + channels
+    kept = tl.load(control_ptr + 2, cache_modifier=".cg")
+    parity = tl.load(control_ptr + 3, cache_modifier=".cg")
+    past_ptr = logs_ptr + parity.to(tl.int64) * (8 * C) + channels
     mask = (channels >= 0) & (there + 0 * channels > 0)
     weight_ptr = conv_ptr + channels * 4
     return (
@@ -449,8 +451,9 @@ def _history(
 def _row(rows_ptr, past_ptr, index, mask, C: tl.constexpr):
     """Row `index` of the three old ones with the last log behind them: (16,) float32."""
     near = index + 0 * mask.to(tl.int32) < 3
-    old = tl.load(rows_ptr + index * C, mask=mask & near, other=0.0)
-    new = tl.load(past_ptr + (index - 3) * C, mask=mask & (near == 0), other=0.0)
+    past = mask & (near == 0)
+    old = tl.load(rows_ptr + index * C, mask=mask & near, other=0.0, cache_modifier=".cg")
+    new = tl.load(past_ptr + (index - 3) * C, mask=past, other=0.0, cache_modifier=".cg")
     return tl.where(near, old.to(tl.float32), new.to(tl.float32))
 
 
@@ -564,7 +567,7 @@ def _residual(before_ptr, norm_ptr, tile, N: tl.constexpr, T: tl.constexpr):
     """What a tile is added to, (16, 8), and the factor of the norm that comes next, (16, 1)."""
     rows = tile * 16 + tl.arange(0, 16)[:, None]
     tokens = tl.minimum(tl.arange(0, 8), T - 1)[None, :]
-    before = tl.load(before_ptr + tokens * N + rows)
+    before = tl.load(before_ptr + tokens * N + rows, cache_modifier=".cg")  # see `tiles.wait`
     return before, 1.0 + tl.load(norm_ptr + rows).to(tl.float32)
 
 

@@ -228,10 +228,11 @@ def place_of(key):
 @triton.jit
 def _read(logits_ptr, seen_ptr, token, rows):
     """Logits of tokens and whether they were generated. Masked by the rows, not by the vocabulary:
-    their number is a multiple of 16, so that 128 bits are read at once."""
+    their number is a multiple of 16, so that 128 bits are read at once. For `.cg` see `tiles.wait`.
+    """
     there = token < rows
-    value = tl.load(logits_ptr + token, mask=there, other=0.0)
-    return value, tl.load(seen_ptr + token, mask=there, other=0) != 0
+    value = tl.load(logits_ptr + token, mask=there, other=0.0, cache_modifier=".cg")
+    return value, tl.load(seen_ptr + token, mask=there, other=0, cache_modifier=".cg") != 0
 
 
 @triton.jit
@@ -307,9 +308,9 @@ def _draw(
     top_p = tl.load(options_ptr + 1)
     min_p = tl.load(options_ptr + 2)
     top_k = tl.minimum(tl.load(options_ptr + 5).to(tl.int32), KEEP)
-    start = tl.load(control_ptr)
-    parity = tl.load(control_ptr + 3)
-    drawn = tl.load(control_ptr + 4)
+    start = tl.load(control_ptr, cache_modifier=".cg")  # see `tiles.wait`
+    parity = tl.load(control_ptr + 3, cache_modifier=".cg")
+    drawn = tl.load(control_ptr + 4, cache_modifier=".cg")
     token = _group(programs, BLOCK, SEGMENT)
     value, seen = _read(logits_ptr, seen_ptr, token, rows)
     wait(PDL)

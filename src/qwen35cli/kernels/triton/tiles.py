@@ -182,7 +182,12 @@ def fetch_early(ptrs, BYTES: tl.constexpr, COUNT: tl.constexpr):
 
 @triton.jit
 def wait(PDL: tl.constexpr):
-    """Go on once the launch before has ended, and let the next one start to fetch its weights."""
+    """Go on once the launch before has ended, and let the next one start to fetch its weights.
+
+    What is read ahead of it was written no later than by the launch before that, which has ended.
+    Where it ever changes it is read past the L1 cache (`.cg`): that may hold what was there before,
+    and only behind the wait is it sure to be new.
+    """
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
