@@ -2,7 +2,9 @@
 
     --arch 80 86 89 90 100 120   compute capabilities
     --formats int4 int8 bf16     recipes
-    --tokens 1 2 4 8             of a decode step, and pairs of a round of drafts
+    --tokens 1 2 3 4 5 8         of a decode step, and pairs of a round of drafts
+    --early N                    blocks of weights that products fetch ahead of the launch before
+                                 (sm_90 and later), as `qwen35 tune` may find best; 0
     --keep DIR                   leave PTX and SASS of each kernel there, to be read
 
 Runs decode steps, drafts and a prompt of the 4B's shapes on the CPU with Triton's launcher
@@ -37,7 +39,6 @@ from benchmarks.random_model import empty_model
 from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.kernels import BACKENDS
 from qwen35cli.kernels.triton import attend_step, delta_chunk, drafts, fuse, launches, step
-from qwen35cli.kernels.triton.sample import Draws
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant.swap import prepare
@@ -81,14 +82,14 @@ class Compiled:
     kernel: Any  # triton.compiler.CompiledKernel, or what was raised
 
 
-def compile_all(arch: int, formats: list[str], tokens: list[int]) -> Iterator[Compiled]:
+def compile_all(arch: int, formats: list[str], tokens: list[int], early: int) -> Iterator[Compiled]:
     """All kernels of a prompt and of steps, each once."""
     fuse()
     driver.set_active(Card(arch))
     found: list[Compiled] = []
     known: set[str] = set()
     where, count = "", 0
-    run = JITFunction.run
+    run, of_key = JITFunction.run, launches.Launches.of_key
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
         try:
@@ -104,6 +105,8 @@ def compile_all(arch: int, formats: list[str], tokens: list[int]) -> Iterator[Co
     try:
         delta_chunk._stages = lambda q: delta_chunk.stages(q.dtype, SHARED[arch])
         launches.architecture = lambda device: f"sm_{arch}"
+        if early:
+            launches.Launches.of_key = lambda self, name: replace(of_key(self, name), early=early)
         Qwen35.activation_dtype = property(lambda self: torch.bfloat16)
         for format in formats:
             model = _model(format)
@@ -135,13 +138,15 @@ def compile_all(arch: int, formats: list[str], tokens: list[int]) -> Iterator[Co
                     loop([1] * count, torch.zeros(1, count, config.hidden_size), 64, 64, 2,
                          head.candidates)  # fmt: skip
                 count = 1
-                Draws(CPU, config.vocab_size, TOKENS, 4_096, 16)(
+                draws = model.kernels.draws
+                assert draws is not None
+                draws(CPU, config.vocab_size, TOKENS, 4_096, 16)(
                     logits[0], runner.stepper.control, 1
                 )
                 yield from found
                 found.clear()
     finally:
-        JITFunction.run = run
+        JITFunction.run, launches.Launches.of_key = run, of_key
 
 
 def _model(format: str) -> Qwen35:
@@ -174,13 +179,15 @@ def main() -> int:
     )
     parser.add_argument("--arch", type=int, nargs="+", choices=SHARED, default=list(SHARED))
     parser.add_argument("--formats", nargs="+", default=["int4", "int8", "bf16"])
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 2, 3, 4, 5, 8])
+    parser.add_argument("--early", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     torch.set_grad_enabled(False)
     faults = 0
     for arch in options.arch:
-        for number, each in enumerate(compile_all(arch, options.formats, options.tokens)):
+        found = compile_all(arch, options.formats, options.tokens, options.early)
+        for number, each in enumerate(found):
             line = f"sm_{arch} {each.name:14s} {each.where:28s}"
             if isinstance(each.kernel, Exception):
                 faults += 1
