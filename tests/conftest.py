@@ -6,6 +6,8 @@ import torch
 
 if not torch.cuda.is_available():  # before the first import of Triton
     os.environ["TRITON_INTERPRET"] = "1"
+# Of `poisoned`, cuBLAS would warn otherwise, and a warning is an error here.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @pytest.fixture
