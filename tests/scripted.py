@@ -5,18 +5,18 @@ SCRIPT.json holds {"turns": [[…], …], "ctx": N, "thinking": false}; see `tes
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qwen35cli.__main__ import leave
 from qwen35cli.app import load
 from qwen35cli.cli import run
 from tests import fakes
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 20
+PATIENCE = 60
 NO_SETTINGS = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_CONFIG_DIRS"), os.devnull)
 
 
@@ -65,6 +65,4 @@ def main(script: str, *arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    code = main(*sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `qwen35cli.__main__` does
-    sys.exit(code)
+    leave(lambda: main(*sys.argv[1:]))

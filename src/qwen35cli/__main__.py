@@ -3,8 +3,11 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
+
+from qwen35cli.errors import InterruptedByUser
 
 
 def main() -> None:
@@ -16,14 +19,20 @@ def main() -> None:
 
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = run(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: nothing is left to interrupt
-    _end(code)
+    leave(lambda: run(sys.argv[1:]))
 
 
-def _end(code: int) -> NoReturn:
-    """End at once where torch was loaded: half a second of tearing down what the system frees."""
-    if "torch" not in sys.modules:
+def leave(call: Callable[[], int]) -> NoReturn:
+    """End with the exit code of a call, whatever Ctrl-C does while that ends, or behind it."""
+    try:
+        code = call()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code = InterruptedByUser.exit_code
+    # At once where torch was loaded: half a second of tearing down what the system frees. Or where
+    # it was interrupted: of some places where that may come, `python -m` would give no code at all.
+    if "torch" not in sys.modules and code != InterruptedByUser.exit_code:
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):  # every write was flushed: what fails here was told
         with suppress(OSError, ValueError, AttributeError):

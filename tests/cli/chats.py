@@ -19,6 +19,7 @@ from typing import ClassVar
 import pexpect
 import pyte
 
+from qwen35cli.__main__ import leave
 from tests import fakes, scripted
 from tests.scripted import PATIENCE
 
@@ -106,7 +107,10 @@ class Chat:
         return self
 
     def __exit__(self, *error):
-        self._process.close(force=True)
+        if self._process.isalive():  # pexpect gives up on what is not gone within 0.1 s
+            os.kill(self.pid, signal.SIGKILL)
+            self._process.ptyproc.wait()
+        self._process.close()
 
     # -- what is seen -----------------------------------------------------------------------------
 
@@ -255,7 +259,8 @@ class Chat:
         os.kill(self.pid, number)
 
     def hang_up(self):
-        """Close the terminal, and wait for the end."""
+        """Close the terminal, once the program waits; then for the end."""
+        self._idle()
         self._process.ptyproc.fileobj.close()
         self._process.ptyproc.wait()
 
@@ -342,6 +347,4 @@ class _Decoder(fakes.ScriptedDecoder):
 
 if __name__ == "__main__":
     fakes.ByteTokenizer, fakes.ScriptedDecoder = _Tokenizer, _Decoder
-    code = scripted.main(*sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `qwen35cli.__main__` does
-    sys.exit(code)
+    leave(lambda: scripted.main(*sys.argv[1:]))

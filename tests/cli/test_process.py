@@ -125,6 +125,27 @@ def test_help_imports_nothing_slow(arguments):
     assert done.returncode == 0, done.stderr
 
 
+def test_ctrl_c_anywhere_ends_with_its_code_and_no_trace(tmp_path):
+    """While the status is cleared at the end, and in text that is executed, as that of a dataclass
+    is: of that `python -m` keeps in mind that it was interrupted."""
+    (tmp_path / "interrupted.py").write_text(
+        "from qwen35cli.__main__ import main\n"
+        "from qwen35cli.cli import terminal\n"
+        "def again(self):\n"
+        "    exec('raise KeyboardInterrupt')\n"
+        "terminal.Terminal.clear_status = again\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted", "--version"],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_the_module_runs_as_the_command_does():
     line = [sys.executable, "-m", "qwen35cli", "--version"]
     done = subprocess.run(line, env=environment(), capture_output=True, timeout=PATIENCE)

@@ -34,7 +34,7 @@ def handled(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, old in before.items():
+        for number, old in reversed(before.items()):  # Ctrl-C raises only when all are
             if signal.getsignal(number) is not signal.SIG_IGN:  # the window is closing
                 signal.signal(number, old)
 
