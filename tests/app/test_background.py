@@ -29,7 +29,8 @@ def test_it_stops_between_two_steps():
     background = Background()
     background.start(work())
     first.wait(10)
-    threading.Timer(0.05, go_on.set).start()
+    background.ask_to_stop()
+    go_on.set()
     background.stop()
     assert steps[-1] == "closed"
     assert len(steps) < 100

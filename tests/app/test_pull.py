@@ -21,7 +21,7 @@ from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageErro
 from tests.hub_server import COMMIT, REPO, etag, point_at, serving
 from tests.tiny import tiny_config
 
-QUICK = Patience(connect_s=2.0, stall_s=0.25, tries=3, first_wait_s=0.01, progress_bytes=4096)
+QUICK = Patience(connect_s=2.0, stall_s=10.0, tries=3, first_wait_s=0.01, progress_bytes=4096)
 FILES_OF_IT = {
     "config.json": json.dumps(tiny_config(layers=4)).encode(),
     "model.safetensors": bytes(range(256)) * 400,

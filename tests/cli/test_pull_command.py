@@ -316,7 +316,7 @@ def test_a_killed_pull_goes_on(variables, qwen35, hub, tmp_path, files, folder, 
 
 
 def test_two_at_once_share_one_download(variables, hub, tmp_path, files, folder):
-    hub.delay = 0.01
+    hub.delay = 0.03  # the first is not to end before the second begins
     first, _ = begun(variables, tmp_path, files)
     second, _ = begun(variables, tmp_path, files)
     results = [process.communicate(timeout=PATIENCE) for process in (first, second)]
@@ -387,6 +387,7 @@ def test_a_token_for_another_host_is_asked_about(on_a_terminal, hub, answer, cod
 def test_ctrl_c_on_a_terminal_keeps_the_part(on_a_terminal, hub, tmp_path):
     hub.delay = 0.05
     child = on_a_terminal("pull", REPO)
+    child.expect("model.safetensors")  # which takes long; the others end before the key arrives
     child.expect("resumes if stopped")
     child.sendintr()
     assert ended(child) == 130

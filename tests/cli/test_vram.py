@@ -408,7 +408,7 @@ def test_a_named_card_needs_no_torch():
 
 
 def test_a_script_gets_its_answer_at_once():
-    """In half a second; on a slow machine in twice the time of the help, which is bound to be
+    """In half a second; on a slow machine in five times the time of the help, which is bound to be
     quick. Importing torch alone takes longer than either."""
 
     def least(*arguments):
@@ -422,7 +422,7 @@ def test_a_script_gets_its_answer_at_once():
             times.append(user + end.children_system - start.children_system)
         return min(times)
 
-    assert least("vram", "--gpu", "24GiB", "--json") < max(0.5, 2 * least("--help"))
+    assert least("vram", "--gpu", "24GiB", "--json") < max(0.5, 5 * least("--help"))
 
 
 def on_a_terminal(columns, *arguments):
