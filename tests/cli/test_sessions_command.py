@@ -61,7 +61,7 @@ def made(folder, monkeypatch):
     """Make a session that was used so many hours ago; its id."""
 
     def make(*texts, name=None, hours=0.0, system=None, **more):
-        monkeypatch.setattr(use_case, "_now", lambda: NOW - timedelta(hours=hours))
+        monkeypatch.setattr(use_case, "_now", lambda: datetime.now(UTC) - timedelta(hours=hours))
         with Store(folder) as store:
             session = store.new("Qwen/Qwen3.5-4B", "int4", system, name)
             turns = (
@@ -83,7 +83,7 @@ def states(tmp_path, **ages):
     for name, days in ages.items():
         path = folder / f"{name}.safetensors"
         path.write_bytes(bytes(2**20))
-        used = (NOW - timedelta(days=days)).timestamp()
+        used = (datetime.now(UTC) - timedelta(days=days)).timestamp()
         os.utime(path, (used, used))
     return folder
 
