@@ -87,10 +87,12 @@ def test_the_first_time_a_prompt_is_read_and_all_graphs_are_made(loaded):
 
 
 def test_drafts_need_graphs_of_their_rounds_and_no_drawing(loaded):
-    """Behind a round of which one token stayed, two, and so on: as many pairs come with a draft."""
+    """Behind a round of which one token stayed, two, and so on: as many pairs come with a draft.
+    At the end of a budget there are fewer drafts."""
     drafting = loaded(mtp=2)
     list(warm_up.run(drafting))
-    rounds = [(("look_ahead", 0, 2, "checks"), ("keep", stay)) for stay in (2, 3, 1)]
+    counts = (2, 2), (2, 3), (2, 1), (1, 1)
+    rounds = [(("look_ahead", 0, count, "checks"), ("keep", stay)) for count, stay in counts]
     graphs = drafting.runner.calls[4:]
     assert graphs == [("graph", 1), ("prefill", 1), *sum(rounds, ()), "reset", "reset"]
 

@@ -233,18 +233,6 @@ def test_budget_and_context_end_where_the_plain_loop_ends(model, script, limit):
         same_memory(ours, theirs)
 
 
-@pytest.mark.parametrize("limit", range(1, 13))
-def test_a_round_drafts_as_many_as_it_is_told_to_or_none(model, limit):
-    """A GPU has a graph for each number of tokens: another is not made for the end."""
-    for options in ({"max_tokens": limit}, {"capacity": 20 + limit - 1}):
-        rounds = Rounds()
-        engine = runner(model, capacity=options.pop("capacity", 200))
-        options |= {"stop": frozenset(), "depth": Fixed(3), "rounds": rounds}
-        assert len(tokens_of(speculate(engine, PROMPT, Sampler(ALIKE, VOCAB), **options))) == limit
-        assert rounds.count[1] == rounds.count[2] == rounds.count[4] == 0
-        assert rounds.count[3] > 0 or limit < 5
-
-
 def test_penalties_count_as_if_token_by_token(model):
     for temperature in (0, 1.0):
         sampling = Sampling(

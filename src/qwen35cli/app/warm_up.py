@@ -101,7 +101,7 @@ def _read_prompt(loaded: Loaded) -> None:
 
 def _make_graphs(loaded: Loaded) -> None:
     """Of a step of one token; where drafts are fixed, of rounds of as many, behind rounds of which
-    any number of tokens stayed."""
+    any number of tokens stayed, and of the fewer at the end of a budget."""
     runner, mtp = loaded.runner, loaded.opened.mtp
     if runner.stepper is not None:
         runner.stepper.reads.prepare(1)
@@ -112,9 +112,10 @@ def _make_graphs(loaded: Loaded) -> None:
     rare = COMMON if vocab_size > COMMON else 0  # its row is copied, and graphs know where to
     for _ in runner.prefill(Prompt((rare,))):
         pass
-    for stay in (*range(2, mtp + 2), 1):
+    rounds = [(mtp, stay) for stay in (*range(2, mtp + 2), 1)]
+    for count, stay in [*rounds, *((fewer, 1) for fewer in range(1, mtp))]:
         if runner.length + FEW <= runner.capacity:
-            runner.look_ahead(0, mtp, checks)
+            runner.look_ahead(0, count, checks)
             runner.keep(stay)
     runner.reset()
 

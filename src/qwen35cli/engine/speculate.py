@@ -45,8 +45,8 @@ def speculate(
     Args:
         checks: of the decoder, and for the sampler: draws on the device what follows each draft,
             for as long as `steering` leaves it free.
-        depth: how many tokens each round drafts; none where so many are past the end of the budget
-            or the context, or where the next token is known.
+        depth: how many tokens each round drafts; fewer at the end of the budget or the context,
+            none where the next token is known.
         rounds: what came of them is counted here.
 
     Raises:
@@ -74,10 +74,9 @@ def speculate(
         if max_tokens is not None:
             left = min(left, max_tokens - produced - 1)
         count = depth.choose() if steering.forced() is None else 0  # nothing to guess
-        count = count if count <= left else 0  # no other number: a GPU has a graph for each
         drawing = checks if steering.free else None
         started = time.perf_counter()
-        drafts, rows = decoder.look_ahead(token, count, drawing)
+        drafts, rows = decoder.look_ahead(token, min(count, left), drawing)
         seconds = time.perf_counter() - started
         taken: list[int] = []  # tokens of this round, each from the row before it
         try:
