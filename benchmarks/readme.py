@@ -123,7 +123,7 @@ def gpu(result: dict[str, Any]) -> str:
             plural = "s" if count != "1" else ""
             label = f"a round of {count} draft{plural}, in plain tokens"
             add(label, [f"{cost:.2f}" for cost in costs])
-    peers, bandwidth = result["peers"], result["bandwidth"]
+    peers, bandwidth = result.get("peers", {}), result["bandwidth"]
     missing = [name for name in ("transformers", "nf4") if "tps" not in peers.get(name, {})]
     if missing:
         sys.exit(f"the GPU result has no {' and no '.join(missing)}: measure it with its peers")
