@@ -120,7 +120,6 @@ def compile_all(arch: int, formats: list[str], tokens: list[int], early: int) ->
                 made = runner.stepper._step
                 assert isinstance(made, step.TritonStep)
                 config = model.config.text
-                config = model.config.text
                 attend = attend_step.room_of(
                     CPU, config.num_attention_heads, config.num_key_value_heads, config.head_dim,
                     8, attend_step.RESIDENT * PROCESSORS[arch] // config.num_key_value_heads,

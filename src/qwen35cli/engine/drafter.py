@@ -117,8 +117,8 @@ class Drafter:
         text in a row, or more than a call takes or a round of `count` drafts leaves behind."""
         assert self._last is not None
         parts = [*self._behind, Pairs((token,), None, *self._last)]
-        waiting = sum(len(part.ids) for part in parts)
-        if self._loop is None or waiting > min(self._loop.pairs, count + 1):
+        waiting, loop = sum(len(part.ids) for part in parts), self._loop
+        if loop is None or waiting > min(loop.pairs, count + 1):
             return None
         if any(part.embeds is not None for part in parts):
             return None
