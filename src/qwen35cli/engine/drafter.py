@@ -90,16 +90,18 @@ class Drafter:
     def draft(self, token: int, count: int) -> list[int]:
         """The likeliest `count` tokens after `token`, which follows what was read."""
         assert self._last is not None and not self._drafted
-        row = self._row(token, count)
+        loop = self._loop
+        most = 0 if loop is None else min(loop.pairs, count + 1)  # as a round leaves behind
+        row = self._row(token, most)
         if row is None:
             self._catch_up()
-            row = self._row(token, count)
+            row = self._row(token, most)
         length = kept = self.cache.length
         try:
-            if row is None:
+            if loop is None or row is None:
                 drafts, made = self._draft_by_draft(token, count), 1
             else:
-                drafts, made = self._draft_at_once(row, count), len(row.ids)
+                drafts, made = self._draft_at_once(loop, row, count), len(row.ids)
             kept = length + made  # the pair with `token` stays: its state is the target's
             self._behind.clear()
             self._drafted = True
@@ -112,13 +114,12 @@ class Drafter:
         embedding = self.model.language_model.embed_tokens.operand
         return self.mtp.loop(self.cache, embedding, self.model.head.operand)
 
-    def _row(self, token: int, count: int) -> Pairs | None:
-        """The pairs whose keys are to be made, up to that with `token`; None where they are not
-        text in a row, or more than a call takes or a round of `count` drafts leaves behind."""
+    def _row(self, token: int, most: int) -> Pairs | None:
+        """The pairs whose keys are to be made, up to that with `token`; None where they are more
+        than `most`, or not text in a row."""
         assert self._last is not None
         parts = [*self._behind, Pairs((token,), None, *self._last)]
-        waiting, loop = sum(len(part.ids) for part in parts), self._loop
-        if loop is None or waiting > min(loop.pairs, count + 1):
+        if sum(len(part.ids) for part in parts) > most:
             return None
         if any(part.embeds is not None for part in parts):
             return None
@@ -126,11 +127,10 @@ class Drafter:
         row = pairs.positions[0, 0, 0] + torch.arange(len(pairs.ids))
         return pairs if bool((pairs.positions == row).all()) else None
 
-    def _draft_at_once(self, row: Pairs, count: int) -> list[int]:
-        assert self._loop is not None
+    def _draft_at_once(self, loop: DraftLoop, row: Pairs, count: int) -> list[int]:
         start, position = self.cache.length, int(row.positions[0, 0, 0])
         self.cache.advance(len(row.ids) - 1 + count)
-        return self._loop(row.ids, row.hidden, position, start, count, self.head.candidates)
+        return loop(row.ids, row.hidden, position, start, count, self.head.candidates)
 
     def _draft_by_draft(self, token: int, count: int) -> list[int]:
         assert self._last is not None
