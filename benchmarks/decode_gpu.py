@@ -379,26 +379,28 @@ def _compile(options: argparse.Namespace, folder: Path) -> float:
 
 
 def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
-    from triton.runtime.jit import JITFunction
+    from qwen35cli.kernels.triton.kernel import Kernel, launched_by
 
-    compiling = JITFunction.run
     claims: Path = options.compile
 
-    def run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        named = {name: _kind(v) if isinstance(v, Tensor) else v for name, v in kwargs.items()}
-        key = repr((self.fn.__module__, self.fn.__name__, [_kind(each) for each in args], named))
+    def compile_mine(
+        kernel: Kernel,
+        grid: tuple[int, ...],
+        arguments: tuple[Any, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        named = {name: _kind(v) if isinstance(v, Tensor) else v for name, v in options.items()}
+        key = repr((kernel.name, [_kind(each) for each in arguments], named))
         try:
-            claim = claims / f"{self.fn.__name__}-{zlib.crc32(key.encode()):08x}"
+            claim = claims / f"{kernel.name}-{zlib.crc32(key.encode()):08x}"
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
-            return None
+            return
         try:
-            return compiling(self, *args, grid=grid, warmup=True, **kwargs)
+            kernel.compile(*arguments, **options)
         except Exception:
             traceback.print_exc()  # it will fail again where it is used, and be reported there
-            return None
 
-    JITFunction.run = run
     work = _work(options)
     only = set(options.only)
     shapes: list[tuple[Mapping[str, Any], list[str], bool]] = []
@@ -411,7 +413,8 @@ def _compile_share(options: argparse.Namespace, device: torch.device) -> None:
         for format in formats:
             try:
                 kernels = select(device, "triton", work.tuned)
-                _launch_everything(raw, format, device, kernels, long, "drafts" in only)
+                with launched_by(compile_mine):
+                    _launch_everything(raw, format, device, kernels, long, "drafts" in only)
             except Exception:  # the part that needs it will fail there too
                 traceback.print_exc()
             gc.collect()  # runners refer to themselves, and there are as many models as workers

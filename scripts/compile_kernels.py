@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,13 +32,13 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
-from triton.runtime.jit import JITFunction
 
 from benchmarks.make_checkpoint import CONFIG_4B
 from benchmarks.random_model import empty_model
 from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.kernels import BACKENDS
 from qwen35cli.kernels.triton import attend_step, delta_chunk, drafts, fuse, launches, step
+from qwen35cli.kernels.triton.kernel import Kernel, launched_by
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant.swap import prepare
@@ -89,19 +89,23 @@ def compile_all(arch: int, formats: list[str], tokens: list[int], early: int) ->
     found: list[Compiled] = []
     known: set[str] = set()
     where, count = "", 0
-    run, of_key = JITFunction.run, launches.Launches.of_key
+    of_key = launches.Launches.of_key
 
-    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+    def compile_only(
+        kernel: Kernel,
+        grid: tuple[int, ...],
+        arguments: tuple[Any, ...],
+        options: Mapping[str, Any],
+    ) -> None:
         try:
-            kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+            compiled = kernel.compile(*arguments, **options)
         except Exception as error:
-            found.append(Compiled(self.fn.__name__, where, count, error))
+            found.append(Compiled(kernel.name, where, count, error))
             return
-        if kernel.hash not in known:
-            known.add(kernel.hash)
-            found.append(Compiled(self.fn.__name__, where, count, kernel))
+        if compiled.hash not in known:
+            known.add(compiled.hash)
+            found.append(Compiled(kernel.name, where, count, compiled))
 
-    JITFunction.run = compile_only
     try:
         delta_chunk._stages = lambda q: delta_chunk.stages(q.dtype, SHARED[arch])
         launches.architecture = lambda device: f"sm_{arch}"
@@ -111,41 +115,45 @@ def compile_all(arch: int, formats: list[str], tokens: list[int], early: int) ->
         for format in formats:
             model = _model(format)
             for dtype in (torch.bfloat16, torch.int8):
-                head = DraftHead(model.kernels, model.head.stored(), tokens=TOKENS, control=CONTROL)
-                head.use([CONTROL - 1])
-                runner = Runner(model, capacity=512, kv_dtype=dtype, draft_head=head)
-                where, count = f"{format}, prompt", 0
-                list(runner.prefill(Prompt((1,) * 64)))
-                assert runner.stepper is not None
-                made = runner.stepper._step
-                assert isinstance(made, step.TritonStep)
-                config = model.config.text
-                attend = attend_step.room_of(
-                    CPU, config.num_attention_heads, config.num_key_value_heads, config.head_dim,
-                    8, attend_step.RESIDENT * PROCESSORS[arch] // config.num_key_value_heads,
-                )  # fmt: skip
-                made.room = replace(made.room, attend=attend)
-                assert runner.drafter is not None
-                loop = runner.drafter._loop
-                assert isinstance(loop, drafts.TritonDrafts)
-                loop.room = replace(loop.room, attend=attend)
-                for count in tokens:
-                    where = f"{format}, kv {str(dtype).removeprefix('torch.')}, {count} tokens"
-                    logits = made(runner.stepper.control, count)
-                for count in tokens:
-                    where = f"{format}, kv {str(dtype).removeprefix('torch.')}, {count} pairs"
-                    loop([1] * count, torch.zeros(1, count, config.hidden_size), 64, 64, 2,
-                         head.candidates)  # fmt: skip
-                count = 1
-                draws = model.kernels.draws
-                assert draws is not None
-                draws(CPU, config.vocab_size, TOKENS, 4_096, 16)(
-                    logits[0], runner.stepper.control, 1
-                )
+                with launched_by(compile_only):
+                    head = DraftHead(
+                        model.kernels, model.head.stored(), tokens=TOKENS, control=CONTROL
+                    )
+                    head.use([CONTROL - 1])
+                    runner = Runner(model, capacity=512, kv_dtype=dtype, draft_head=head)
+                    where, count = f"{format}, prompt", 0
+                    list(runner.prefill(Prompt((1,) * 64)))
+                    assert runner.stepper is not None
+                    made = runner.stepper._step
+                    assert isinstance(made, step.TritonStep)
+                    config = model.config.text
+                    attend = attend_step.room_of(
+                        CPU, config.num_attention_heads, config.num_key_value_heads,
+                        config.head_dim, 8,
+                        attend_step.RESIDENT * PROCESSORS[arch] // config.num_key_value_heads,
+                    )  # fmt: skip
+                    made.room = replace(made.room, attend=attend)
+                    assert runner.drafter is not None
+                    loop = runner.drafter._loop
+                    assert isinstance(loop, drafts.TritonDrafts)
+                    loop.room = replace(loop.room, attend=attend)
+                    for count in tokens:
+                        where = f"{format}, kv {str(dtype).removeprefix('torch.')}, {count} tokens"
+                        logits = made(runner.stepper.control, count)
+                    for count in tokens:
+                        where = f"{format}, kv {str(dtype).removeprefix('torch.')}, {count} pairs"
+                        loop([1] * count, torch.zeros(1, count, config.hidden_size), 64, 64, 2,
+                             head.candidates)  # fmt: skip
+                    count = 1
+                    draws = model.kernels.draws
+                    assert draws is not None
+                    draws(CPU, config.vocab_size, TOKENS, 4_096, 16)(
+                        logits[0], runner.stepper.control, 1
+                    )
                 yield from found
                 found.clear()
     finally:
-        JITFunction.run, launches.Launches.of_key = run, of_key
+        launches.Launches.of_key = of_key
 
 
 def _model(format: str) -> Qwen35:

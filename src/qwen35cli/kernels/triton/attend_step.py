@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import Int8Rows, Rows
 
+from .kernel import Kernel
 from .tiles import wait
 
 
@@ -184,6 +185,7 @@ def attend_step(
     )
 
 
+@Kernel
 @triton.jit
 def _attend_step(
     q_ptr,  # (T, H, 2, Dh) each head's query and gate

@@ -21,6 +21,8 @@ from torch import Tensor
 from qwen35cli.kernels import reference
 from qwen35cli.kernels.operands import FEW, DeltaWeights, Replay, key_heads
 
+from .kernel import Kernel
+
 CHUNK: Final = 64
 TOKENS: Final = 32  # of a program of the convolution
 COLUMNS: Final = 32  # of the state in a program: 128 programs for the 4B
@@ -269,6 +271,7 @@ def _gates(
     tl.store(beta_ptr + where, tl.where(b >= 0, 1.0, y) / (1.0 + y), mask=there)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["T"])
 def _convolve(
     x_ptr,  # (B, T, C), rows x_stride apart
@@ -337,6 +340,7 @@ def _convolve(
             tl.store(scale_ptr + row * (2 * G) + part, scale, mask=token < T)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["T"])
 def _score(
     q_ptr,  # (B, T, G, K), tokens STRIDE apart, and so k
@@ -418,6 +422,7 @@ def _products(q_ptr, k_ptr, there, K: tl.constexpr, CHUNK: tl.constexpr, SPLIT: 
     return products
 
 
+@Kernel
 @triton.jit
 def _solve(
     system_ptr,  # (units, CHUNK, CHUNK) float32
@@ -478,6 +483,7 @@ def _merge(system_ptr, SIZE: tl.constexpr, CHUNK: tl.constexpr):
     tl.debug_barrier()
 
 
+@Kernel
 @triton.jit(do_not_specialize=["T"])
 def _carry(
     q_ptr,  # (B, T, G, K), tokens STRIDE apart, and so k
@@ -553,6 +559,7 @@ def _carry(
     tl.store(after_ptr + where, state)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["heads"])
 def _gated_norm(
     y_ptr,  # (B, T, H, V), replaced by the result

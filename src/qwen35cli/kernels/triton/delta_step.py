@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import FEW, DeltaWeights
 
+from .kernel import Kernel
 from .tiles import wait
 
 COLUMNS = 16  # of the state in a program
@@ -95,6 +96,7 @@ def delta_step(
     )
 
 
+@Kernel
 @triton.jit
 def _delta_step(
     mixed_ptr, z_ptr, gates_ptr, a_log_ptr, dt_bias_ptr, norm_ptr,

@@ -10,6 +10,7 @@ from torch import Tensor
 from qwen35cli.kernels.operands import DraftWeights, Int8, Weight
 
 from .embed_step import look_up, table_of, turn
+from .kernel import Kernel
 from .matvec import MAGIC, Launch, Stream, bits, fitted, parts_of
 from .rounding import nearest
 from .sample import NOTHING, key_of, place_of
@@ -144,6 +145,7 @@ def likeliest(
     )
 
 
+@Kernel
 @triton.jit(do_not_specialize_on_alignment=["ids_ptr"])
 def _join(
     ids_ptr, weight_ptr, scale_ptr, hidden_ptr, embedding_norm_ptr, hidden_norm_ptr, norm_ptr,
@@ -177,6 +179,7 @@ def _normed(x, weight_ptr, eps, columns, D: tl.constexpr):
     return x * tl.rsqrt(tl.sum(x * x) / D + eps) * (1.0 + weight)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["of_head"])
 def _best_rows(
     x_ptr, squares_ptr, head_ptr, head_scale_ptr, copied_ptr, copied_scale_ptr,
@@ -206,6 +209,7 @@ def _best_rows(
         tl.store(best_ptr + program, tl.max(keys))
 
 
+@Kernel
 @triton.jit(do_not_specialize=["count", "pairs"], do_not_specialize_on_alignment=["out_ptr"])
 def _pick(
     best_ptr, ids_ptr, count, out_ptr, numbers_ptr, pairs, KEYS: tl.constexpr, PDL: tl.constexpr

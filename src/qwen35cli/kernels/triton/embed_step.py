@@ -7,6 +7,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import Int8, Weight
 
+from .kernel import Kernel
 from .matvec import Stream
 from .tiles import TILE, wait
 
@@ -87,6 +88,7 @@ def embed_step(
     )
 
 
+@Kernel
 @triton.jit
 def _embed_step(
     ids_ptr, weight_ptr, scale_ptr, norm_ptr, frequencies_ptr, control_ptr,

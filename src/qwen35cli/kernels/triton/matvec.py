@@ -20,6 +20,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import FEW, Int4, Int8, Weight
 
+from .kernel import Kernel
 from .tiles import TILE, is_tiled, norm_squares, reciprocal, tileable, tiles_product, wait
 
 # Two bfloat16 in an int32 each: 128, -128, -136; as arguments in registers, see `tiles.nibbles`.
@@ -321,6 +322,7 @@ def add(
     )
 
 
+@Kernel
 @triton.jit
 def _project(
     x_ptr, squares_ptr, out_ptr,
@@ -494,6 +496,7 @@ def _convolve(
         tl.store(rows_ptr + i * C, history[i].to(rows_ptr.dtype.element_ty))
 
 
+@Kernel
 @triton.jit
 def _swiglu(
     x_ptr, squares_ptr, out_ptr, gate_ptr, gate_scale_ptr, up_ptr, up_scale_ptr,
@@ -514,6 +517,7 @@ def _swiglu(
     _store(gate * tl.sigmoid(gate) * up, tile, out_ptr, N, T)
 
 
+@Kernel
 @triton.jit
 def _add(
     x_ptr, parts_ptr, weight_ptr, scale_ptr, pieces_ptr, counters_ptr,

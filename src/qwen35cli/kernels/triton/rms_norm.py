@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qwen35cli.kernels import reference
 
+from .kernel import Kernel
 from .rounding import nearest
 
 ELEMENTS: Final = 2_048  # of a program, where rows are shorter
@@ -42,6 +43,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return out
 
 
+@Kernel
 @triton.jit
 def _rms_norm(
     x_ptr,  # (rows, D), rows `stride` apart

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import Control, DrawOptions
 
+from .kernel import Kernel
 from .tiles import wait
 
 KEEP: Final = 64  # candidates at most that a token is drawn from
@@ -254,6 +255,7 @@ def _group(programs, BLOCK: tl.constexpr, SEGMENT: tl.constexpr):
     return segment * SEGMENT + place % SEGMENT
 
 
+@Kernel
 @triton.jit
 def _peaks(
     logits_ptr,  # (rows,)
@@ -274,6 +276,7 @@ def _peaks(
     tl.store(peaks_ptr + tl.program_id(0), tl.max(keys, axis=0))
 
 
+@Kernel
 @triton.jit
 def _draw(
     logits_ptr,

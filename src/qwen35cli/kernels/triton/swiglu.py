@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qwen35cli.kernels import reference
 
+from .kernel import Kernel
 from .rounding import nearest
 
 ELEMENTS: Final = 2_048  # of a program
@@ -29,6 +30,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return out
 
 
+@Kernel
 @triton.jit
 def _swiglu(gate_ptr, up_ptr, out_ptr, count, ELEMENTS: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qwen35cli.kernels.operands import Int4, Int8, Weight
 
+from .kernel import Kernel
 from .rounding import nearest
 from .tiles import BLOCK, TILE, is_tiled
 
@@ -67,6 +68,7 @@ def widen(weight: Int4 | Int8, out: Tensor, first: int = 0) -> None:
         )
 
 
+@Kernel
 @triton.jit
 def _widen_int4(
     packed_ptr,  # (N / 16, K / 128, 2, 32, 4) int32, see `tiles`
@@ -108,6 +110,7 @@ def _widen_int4(
         tl.store(out_ptr + step * 32, out, mask=there)
 
 
+@Kernel
 @triton.jit
 def _widen_int8(
     packed_ptr,  # (N, K / 4) int32
