@@ -167,3 +167,18 @@ def fake_loaded(opened: Opened, turns: Sequence[Sequence[str]]) -> Loaded:
     """What `load` gives: a model that follows the script."""
     decoder = ScriptedDecoder(turns, opened.ctx)
     return Loaded(opened=opened, memory=Memory(decoder), load_s=0.5)  # type: ignore[arg-type]
+
+
+class TimedSteps:
+    """Decode steps whose time a function of key and launch says; what was asked for is noted."""
+
+    def __init__(self, time):
+        self._time = time
+        self.compiled, self.measured = [], []
+
+    def compile(self, key, launches):
+        self.compiled.append(list(launches))
+
+    def seconds(self, key, launch):
+        self.measured.append(launch)
+        return self._time(key, launch)

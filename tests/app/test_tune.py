@@ -14,6 +14,7 @@ from qwen35cli.kernels.triton.trials import Product
 from qwen35cli.model.config import Config
 from qwen35cli.model.siblings import SIBLINGS
 from qwen35cli.quant.plan import recipe
+from tests.fakes import TimedSteps
 from tests.tiny import tiny_config
 
 CPU = torch.device("cpu")
@@ -36,16 +37,13 @@ def job(tmp_path):
 
 
 def fastest(wanted):
-    """A timer by which a step with one launch takes 1 µs, and more for each number that differs."""
-    seen = []
+    """Steps that take 1 µs with one launch, and more for each number that differs."""
 
     def time(key, launch):
-        seen.append(launch)
         pairs = zip(launch.numbers, wanted, strict=True)
         return (1 + sum(one != other for one, other in pairs)) * 1e-6
 
-    time.seen = seen
-    return time
+    return TimedSteps(time)
 
 
 @pytest.mark.parametrize(
@@ -81,15 +79,25 @@ def test_what_is_decoded_op_by_op_is_refused():
 
 @pytest.mark.parametrize("wanted", [(1, 1, 1, 1, 0), (2, 2, 2, 1, 0), (1, 1, 2, 4, 0)])
 def test_the_best_is_found_and_kept(job, wanted):
-    timer = fastest(wanted)
-    *trying, choice = tune.run(job(ADD), timer)
+    steps = fastest(wanted)
+    *trying, choice = tune.run(job(ADD), steps)
     assert all(isinstance(event, tune.Trying) and event.key == ADD.key for event in trying)
     after = choice.after
     assert after.numbers == [*wanted]
     assert choice.after_s == 1e-6
     assert choice.before_s > 1e-6
-    assert choice.tried == len({*timer.seen}) and not choice.failed
+    assert choice.tried == len({*steps.measured}) and not choice.failed
     assert tuned.read(job().cache) == {"sm_90": {ADD.key: [*wanted]}}
+
+
+def test_launches_are_compiled_together_before_they_are_measured(job):
+    steps = fastest((1, 1, 2, 4, 0))
+    events = list(tune.run(job(ADD), steps))
+    compiled = [launch for batch in steps.compiled for launch in batch]
+    assert [*dict.fromkeys(steps.measured)] == compiled
+    assert len(steps.compiled) == 2  # warps and split, then blocks ahead and tiles
+    counts = [event.compiling for event in events if isinstance(event, tune.Trying)]
+    assert [count for count in counts if count] == [len(batch) for batch in steps.compiled]
 
 
 def test_what_is_hardly_better_changes_nothing(job):
@@ -99,7 +107,7 @@ def test_what_is_hardly_better_changes_nothing(job):
         seen.append(launch)
         return 1e-6 if launch == seen[0] else 0.999e-6
 
-    *_, choice = tune.run(job(HEAD), time)
+    *_, choice = tune.run(job(HEAD), TimedSteps(time))
     assert choice.tried > 1
     assert choice.after == choice.before == seen[0]
     assert choice.after_s == choice.before_s
@@ -112,7 +120,7 @@ def test_a_product_is_measured_beside_what_was_found_for_those_before(job):
         found[key] = launch
         return 1e-6 / launch.warps
 
-    for event in tune.run(job(HEAD, ADD), time):
+    for event in tune.run(job(HEAD, ADD), TimedSteps(time)):
         if isinstance(event, tune.Choice) and event.key == HEAD.key:
             chosen = event.after
     assert found[HEAD.key] == chosen
@@ -126,7 +134,7 @@ def test_a_lucky_moment_does_not_decide(job):
         first = times.setdefault(launch, len(times)) == len(times) - 1
         return 0.5e-6 if launch.warps == 1 and first and len(times) > 1 else 1e-6
 
-    *_, choice = tune.run(job(HEAD), time)
+    *_, choice = tune.run(job(HEAD), TimedSteps(time))
     assert choice.after == choice.before
 
 
@@ -145,7 +153,7 @@ def test_what_does_not_compile_is_left_out(job):
             raise OutOfResources(2, 1, "shared memory")
         return 1e-6
 
-    *_, choice = tune.run(job(ADD), time)
+    *_, choice = tune.run(job(ADD), TimedSteps(time))
     assert choice.failed > 0
     assert choice.after.ahead == 1
     with pytest.raises(DeviceError, match="no launch of head 8 32x128 runs"):
@@ -156,7 +164,7 @@ def fail(error):
     def time(key, launch):
         raise error
 
-    return time
+    return TimedSteps(time)
 
 
 def test_what_goes_wrong_otherwise_is_not_taken_for_that(job):

@@ -12,6 +12,7 @@ from qwen35cli.cli import run
 from qwen35cli.kernels.triton.trials import Product
 from qwen35cli.model.siblings import SIBLINGS
 from qwen35cli.quant.plan import recipe
+from tests.fakes import TimedSteps
 
 PRODUCTS = (
     Product("add", "int4", ((32, 256),)),
@@ -25,9 +26,7 @@ def qwen35(capfdbinary, monkeypatch, tmp_path):
     """Run `qwen35 tune` on a card that is not there; exit code, stdout, stderr."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     measured = tune.run
-
-    def time(key, launch):
-        return (4 if launch.split == 1 else 2) * 1e-6
+    steps = TimedSteps(lambda key, launch: (4 if launch.split == 1 else 2) * 1e-6)
 
     def job(options):
         cpu = torch.device("cpu")
@@ -35,7 +34,7 @@ def qwen35(capfdbinary, monkeypatch, tmp_path):
         return tune.Job(cpu, "Some Card", "sm_90", model, PRODUCTS, options.cache, BEFORE)
 
     monkeypatch.setattr(tune, "prepare", job)
-    monkeypatch.setattr(tune, "run", lambda job: measured(job, time))
+    monkeypatch.setattr(tune, "run", lambda job: measured(job, steps))
 
     def call(*arguments):
         code = run(["tune", *arguments])

@@ -7,7 +7,7 @@ kind and the head; its weights are more than an L2 cache keeps from one step to 
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +18,7 @@ from qwen35cli.engine.graph import Stepper
 from qwen35cli.kernels import select
 from qwen35cli.kernels.operands import FEW, NoSteps
 from qwen35cli.kernels.triton import step
+from qwen35cli.kernels.triton.kernel import compiled_ahead
 from qwen35cli.kernels.triton.launches import Launches
 from qwen35cli.kernels.triton.matvec import Launch
 from qwen35cli.model.sizes import parameters
@@ -50,6 +51,14 @@ class Chain:
         found = made.token_step(cache)
         assert not isinstance(found, NoSteps), found.reason
         self._step, self._stepper = found, Stepper(made, cache, found)
+
+    def compile(self, key: str, launches: Iterable[Launch]) -> None:
+        """What a step runs where `key` is launched in each of these ways, unless it fails; that
+        `seconds` says."""
+        with compiled_ahead():
+            for launch in launches:
+                self.launches.table[key] = launch.numbers
+                self._step(self._stepper.control, 1)
 
     def seconds(self, key: str, launch: Launch) -> float:
         """What a step takes where `key` is launched so, as it is from here on."""

@@ -4,12 +4,12 @@ No weights are needed: the shapes come from the config, the formats from the pla
 kept in a file of the user's (`tuned`), which `ask` and `chat` read.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
@@ -30,8 +30,6 @@ from .vram import find_model
 if TYPE_CHECKING:
     from qwen35cli.kernels.triton.matvec import Launch
     from qwen35cli.kernels.triton.trials import Product
-
-    Timer = Callable[[str, Launch], float]  # seconds of a step where a product is launched so
 
 BETTER: Final = 0.998  # of a step's time with the launch so far, that another has to stay below
 BEST: Final = 3  # launches whose neighbours are looked at
@@ -67,14 +65,25 @@ class Job:
         return self.cache / tuned.NAME
 
 
+class Steps(Protocol):
+    """Decode steps in which a product is launched in one way or another."""
+
+    def compile(self, key: str, launches: "Sequence[Launch]") -> None:
+        """Have ready what `seconds` will run; nothing is said of what does not compile."""
+
+    def seconds(self, key: str, launch: "Launch") -> float:
+        """What a step takes. Raises what Triton does where it does not compile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trying:
-    """Candidates of a product, so many so far."""
+    """Launches of a product: so many were tried so far, and so many are compiled now."""
 
     key: str
     number: int  # of the products
     count: int
     tried: int
+    compiling: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +161,12 @@ def products(model: Model) -> "tuple[Product, ...]":
     return tuple(found.values())
 
 
-def run(job: Job, timer: "Timer | None" = None) -> Generator[Trying | Choice, None, None]:
+def run(job: Job, steps: Steps | None = None) -> Generator[Trying | Choice, None, None]:
     """Measure product by product, each beside what was found for those before. After each the file
     has what was found so far.
 
     Args:
-        timer: None: steps on the device.
+        steps: None: those of the model on the device.
 
     Raises:
         DeviceError: no launch of a product runs.
@@ -171,13 +180,18 @@ def run(job: Job, timer: "Timer | None" = None) -> Generator[Trying | Choice, No
     launches = Launches.of(job.device, job.before)
     found: dict[str, list[int]] = {}
     with memory_errors("tuning"):
-        time = timer or Chain(job.model, job.device, launches).seconds
+        steps = steps or Chain(job.model, job.device, launches)
     for number, product in enumerate(job.products, 1):
         now = product.fitted(launches.of_key(product.key))
-        search = _Search(product, now, time)
+        search = _Search(product, now, steps)
+        where = product.key, number, len(job.products)
         with memory_errors("tuning"), triton.compile_errors():
-            for _ in search.candidates():
-                yield Trying(product.key, number, len(job.products), len(search.times))
+            for batch in filter(None, search.batches()):
+                yield Trying(*where, len(search.times), len(batch))
+                steps.compile(product.key, batch)
+                for launch in batch:
+                    search.measure(launch)
+                    yield Trying(*where, len(search.times))
             choice = search.choice()
         launches.table[product.key] = found[product.key] = choice.after.numbers
         tuned.write(job.cache, job.arch, found, job.before)
@@ -187,24 +201,35 @@ def run(job: Job, timer: "Timer | None" = None) -> Generator[Trying | Choice, No
 class _Search:
     """The launches of one product that were tried, with the seconds that a step takes with each."""
 
-    def __init__(self, product: "Product", now: "Launch", timer: "Timer") -> None:
-        self._product, self._now, self._timer = product, now, timer
+    def __init__(self, product: "Product", now: "Launch", steps: Steps) -> None:
+        self._product, self._now, self._steps = product, now, steps
         self.times: dict[Launch, float] = {}  # inf: it does not compile
 
-    def candidates(self) -> "Iterator[Launch]":
-        """Try them one by one: warps and split, then blocks ahead and tiles of the best of these,
-        then blocks that come early of the best of all."""
+    def batches(self) -> "Iterator[list[Launch]]":
+        """What to measure, by what was measured before: warps and split, then blocks ahead and
+        tiles of the best of these, then blocks that come early of the best of all."""
         from qwen35cli.kernels.triton import trials
 
-        yield from self._tried(self._now, *trials.first(self._product, overlap=self._now.overlap))
+        product = self._product
+        yield self._new(self._now, *trials.first(product, overlap=self._now.overlap))
         best: dict[tuple[int, int], Launch] = {}
         for launch in self._sorted():
             if len(best) < BEST:
                 best.setdefault((launch.warps, launch.split), launch)
-        for launch in best.values():
-            yield from self._tried(*trials.near(self._product, launch))
-        for launch in self._sorted()[:BEST]:
-            yield from self._tried(*trials.earlier(self._product, launch))
+        yield self._new(*(near for each in best.values() for near in trials.near(product, each)))
+        best_of_all = self._sorted()[:BEST]
+        yield self._new(*(other for each in best_of_all for other in trials.earlier(product, each)))
+
+    def measure(self, launch: "Launch") -> None:
+        """Note what a step takes with it."""
+        from qwen35cli.kernels.triton.trials import compiles_not
+
+        try:
+            self.times[launch] = self._seconds(launch)
+        except Exception as error:
+            if not compiles_not(error):
+                raise
+            self.times[launch] = inf
 
     def choice(self) -> Choice:
         """The best, measured again in turn with the one so far, which it has to beat clearly."""
@@ -235,19 +260,9 @@ class _Search:
         running = (launch for launch, time in self.times.items() if time < inf)
         return sorted(running, key=self.times.__getitem__)
 
-    def _tried(self, *launches: "Launch") -> "Iterator[Launch]":
-        """Measure those that were not; each once it is done."""
-        from qwen35cli.kernels.triton.trials import compiles_not
-
-        for launch in launches:
-            if launch not in self.times:
-                try:
-                    self.times[launch] = self._seconds(launch)
-                except Exception as error:
-                    if not compiles_not(error):
-                        raise
-                    self.times[launch] = inf
-            yield launch
+    def _new(self, *launches: "Launch") -> "list[Launch]":
+        """Those that were not measured, each once."""
+        return [launch for launch in dict.fromkeys(launches) if launch not in self.times]
 
     def _seconds(self, launch: "Launch") -> float:
-        return self._timer(self._product.key, launch)
+        return self._steps.seconds(self._product.key, launch)

@@ -74,8 +74,9 @@ def _measured(job: "Job", terminal: Terminal) -> "list[Choice]":
         with closing(use_case.run(job)) as events:
             for event in events:
                 if isinstance(event, use_case.Trying):
+                    now = f" · compiling {event.compiling}" if event.compiling else ""
                     terminal.status(
-                        f"{event.number} of {event.count}: {event.key} · {event.tried} tried"
+                        f"{event.number} of {event.count}: {event.key} · {event.tried} tried{now}"
                     )
                     continue
                 choices.append(event)
