@@ -30,7 +30,12 @@ class Recorder:
         self.read = []
         self.length = 0
         self.stepper = (
-            SimpleNamespace(reads=SimpleNamespace(prepare=self.note("graph"))) if steps else None
+            SimpleNamespace(
+                reads=SimpleNamespace(prepare=self.note("graph")),
+                launch=lambda counts, sampler: self.calls.append(("launch", *counts)),
+            )
+            if steps
+            else None
         )
         self.keep, self.look_ahead = self.note("keep"), self.note("look_ahead")
         self.ahead = lambda sampler: self.calls.append("drawing")
@@ -72,8 +77,11 @@ def test_the_first_time_a_prompt_is_read_and_all_graphs_are_made(loaded):
     first, again = loaded(), loaded()
     events = list(warm_up.run(first))
     assert all(event.compiles for event in events)
-    assert [event.share for event in events] == [0, 1 / 3, 2 / 3, 1]
+    assert [event.share for event in events] == [0, 1 / 4, 1 / 2, 3 / 4, 1]
     assert first.runner.calls == [
+        ("prefill", 1_000),  # compiled alone
+        ("launch", 1),
+        "reset",
         ("prefill", 1_000),
         ("look_ahead", 0, 0),
         ("keep", 1),
@@ -93,7 +101,8 @@ def test_drafts_need_graphs_of_their_rounds_and_no_drawing(loaded):
     list(warm_up.run(drafting))
     counts = (2, 2), (2, 3), (2, 1), (1, 1)
     rounds = [(("look_ahead", 0, count, "checks"), ("keep", stay)) for count, stay in counts]
-    graphs = drafting.runner.calls[4:]
+    assert ("launch", 1, 2, 3) in drafting.runner.calls
+    graphs = drafting.runner.calls[7:]
     assert graphs == [("graph", 1), ("prefill", 1), *sum(rounds, ()), "reset", "reset"]
 
 

@@ -1,5 +1,6 @@
 """The kernels compiled for cards that are not here, by Triton's own assembler."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,7 +8,10 @@ import sys
 
 import pytest
 
+from tests.scripted import environment
+
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
+
 
 DECODE = {
     "_embed_step", "_project", "_delta_step", "_add", "_swiglu", "_attend_step", "_peaks", "_draw"
@@ -36,3 +40,66 @@ def test_all_kernels_fit_the_cards_of_desktops(tmp_path):
         assert process.returncode == 0, out + err
         assert set(re.findall(rf"^sm_{arch} (\w+) ", out, re.MULTILINE)) == DECODE | DRAFTS | PROMPT
         assert "Warning" not in err
+
+
+# What a conversation launches after the compiling of the warm-up, which is wanted again here.
+WARM_UP = """
+import json
+from collections import Counter
+from types import SimpleNamespace
+
+from scripts.compile_kernels import CPU, TOKENS, Card, _model  # first: it wants no interpreter
+import torch
+import triton
+from triton.runtime import driver
+
+from qwen35cli.app import warm_up
+from qwen35cli.engine.runner import Prompt, Runner
+from qwen35cli.engine.sampling import Sampler, Sampling
+from qwen35cli.kernels.triton import delta_chunk, fuse
+from qwen35cli.kernels.triton.kernel import launched_by
+from qwen35cli.model.qwen35 import Qwen35
+
+torch.set_grad_enabled(False)
+fuse()
+driver.set_active(Card(86))
+delta_chunk._stages = lambda q: delta_chunk.stages(q.dtype, 99 * 1_024)
+Qwen35.activation_dtype = property(lambda self: torch.bfloat16)
+compiled = []
+triton.knobs.compilation.listener = lambda **about: compiled.append(about["metadata"]["name"])
+
+torch.set_num_threads(2)
+runner = Runner(_model("int4"), capacity=512)
+opened = SimpleNamespace(mtp=1, tokenizer=SimpleNamespace(vocab_size=TOKENS))
+warm_up._compile(SimpleNamespace(runner=runner, opened=opened))
+ahead, launched = list(compiled), Counter()
+
+def wanted(kernel, grid, arguments, options):
+    launched[kernel.name] += 1
+    kernel.compile(*arguments, **options)
+
+with launched_by(wanted):
+    for length in (300, 1, 3, 8, 9, 48):
+        list(runner.prefill(Prompt((1,) * length)))
+    stepper = runner.stepper
+    for tokens in (1, 2):
+        logits = stepper.reads(tokens)
+    draws = stepper._draws(Sampler(Sampling(), TOKENS))
+    draws(logits[1], stepper.control, 1)
+print(json.dumps([ahead, compiled[len(ahead):], launched]))
+"""
+
+
+def test_the_warm_up_compiles_what_prompts_and_steps_launch(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(WARM_UP)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env=environment(TRITON_CACHE_DIR=str(tmp_path / "cache")),
+    )
+    assert done.returncode == 0, done.stderr
+    ahead, after, launched = json.loads(done.stdout)
+    assert {*ahead} == {*launched} == DECODE | PROMPT
+    assert not after

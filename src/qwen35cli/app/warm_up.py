@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from qwen35cli import __version__
-from qwen35cli.engine.runner import Prompt
+from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.kernels.operands import FEW
 from qwen35cli.kernels.triton import compile_errors, compiled_folder
@@ -46,7 +46,7 @@ def run(loaded: Loaded) -> Iterator[Progress]:
         return
     mark = compiled_folder() / (ONCE + fingerprint(loaded))
     compiles = not mark.exists()
-    work = [*([_read_prompt] if compiles else []), _make_graphs, _make_drawing]
+    work = [*([_compile, _read_prompt] if compiles else []), _make_graphs, _make_drawing]
     for number, step in enumerate(work):
         yield Progress(number / len(work), compiles)
         with torch.inference_mode(), compile_errors(), memory_errors("compiling GPU kernels"):
@@ -88,15 +88,34 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _compile(loaded: Loaded) -> None:
+    """What a prompt, steps and draws launch, on several cores; nothing of it runs. Of the rest each
+    kernel is compiled where it is first wanted."""
+    from qwen35cli.kernels.triton.kernel import compiled_ahead  # late: it imports Triton
+
+    runner, mtp = loaded.runner, loaded.opened.mtp
+    with compiled_ahead():
+        _prefill(runner)
+        if runner.stepper is not None:
+            sampler = Sampler(Sampling(), loaded.opened.tokenizer.vocab_size)
+            runner.stepper.launch(range(1, 2 + (mtp if isinstance(mtp, int) else 0)), sampler)
+    runner.reset()
+
+
 def _read_prompt(loaded: Loaded) -> None:
     """The kernels of a prompt, and of a step behind it, all launched once."""
     runner = loaded.runner
-    for _ in runner.prefill(Prompt((0,) * min(runner.chunk, runner.capacity))):
-        pass
+    _prefill(runner)
     if runner.length < runner.capacity:
         runner.look_ahead(0, 0)
         runner.keep(1)
     runner.reset()
+
+
+def _prefill(runner: Runner) -> None:
+    """Read as much at once as is ever read."""
+    for _ in runner.prefill(Prompt((0,) * min(runner.chunk, runner.capacity))):
+        pass
 
 
 def _make_graphs(loaded: Loaded) -> None:

@@ -6,7 +6,7 @@ token turns out to be the last, that step is taken back. Where drafts are checke
 draws what follows each of the tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import torch
@@ -71,6 +71,17 @@ class Stepper:
         self.control.ids[: len(ids)] = torch.tensor(ids)
         self.place()
         self.cache.advance(len(ids))
+
+    def launch(self, counts: Iterable[int], sampler: Sampler) -> None:
+        """Launch steps of so many tokens and a draw as they are, in no graph; nothing is appended.
+
+        For those who see to the launches themselves (`kernels/triton/kernel.py`).
+        """
+        drawing = self._draws(sampler)
+        for count in counts:
+            logits = self._step(self.control, count)
+            if drawing is not None:
+                drawing(logits[0], self.control, 1)
 
     def has_room(self, tokens: int) -> bool:
         return all(layer.length + tokens <= layer.capacity for layer in self._keys)
