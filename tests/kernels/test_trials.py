@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
-from qwen35cli.kernels.triton import matvec
+from qwen35cli.kernels.triton import launches, matvec
 from qwen35cli.kernels.triton.matvec import Launch
 from qwen35cli.kernels.triton.trials import Product, compiles_not, earlier, first, near
 from qwen35cli.kernels.tuned import MOST_SPLIT, checked
@@ -67,3 +67,23 @@ def test_only_what_does_no_harm_counts_as_not_compiling():
     assert not compiles_not(RuntimeError("CUDA error: an illegal memory access was encountered"))
     assert not compiles_not(torch.OutOfMemoryError("CUDA out of memory"))
     assert not compiles_not(AssertionError())
+
+
+@pytest.mark.parametrize(
+    ("capability", "driver", "overlap"),
+    [((8, 9), 13_000, False), ((9, 0), 12_020, False), ((9, 0), 12_030, True),
+     ((12, 0), 13_000, True)],
+)  # fmt: skip
+def test_launches_overlap_where_card_and_driver_can(monkeypatch, capability, driver, overlap):
+    """An older driver would not have it in a graph; such run newer torch, of the same CUDA 12."""
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    monkeypatch.setattr(launches, "cuda_of_driver", lambda: driver)
+    made = launches.Launches.of(torch.device("cuda"), {})
+    assert made.overlap == overlap
+    assert made.of_key("add 4 2560x9216").overlap == overlap
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_driver_says_which_cuda_it_runs():
+    assert launches.cuda_of_driver() >= 12_000

@@ -3,7 +3,9 @@
 Nothing is tuned in front of a waiting user. `qwen35 tune` measures what is not in the file.
 """
 
+import ctypes
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Final
@@ -16,13 +18,16 @@ from qwen35cli.kernels.tuned import Op, Tuned
 from .matvec import Launch, bits
 
 SHIPPED: Final = "launches.json"
+# CUDA of the driver from which on graphs know of overlapping launches (CUDA Programming Guide, CUDA
+# Graphs, on edge data).
+OVERLAPPED_GRAPHS: Final = 12_030
 
 
 class Launches:
     """Launches by op, kind and shape, for one device.
 
     Args:
-        overlap: whether a launch may start while the one before ends (sm_90 and later).
+        overlap: whether a launch may start while the one before ends.
         table: as in `launches.json`, for one architecture; "op bits" stands for any shape.
     """
 
@@ -37,6 +42,8 @@ class Launches:
         """Those shipped for the architecture of `device`, with `more` over them."""
         arch = architecture(device)
         overlap = arch != "default" and int(arch.removeprefix("sm_")) >= 90
+        if device.type == "cuda":
+            overlap = overlap and cuda_of_driver() >= OVERLAPPED_GRAPHS
         shipped = json.loads((resources.files(__package__) / SHIPPED).read_text())
         table = shipped["default"] | shipped.get(arch, {}) | dict(more.get(arch, {}))
         return cls(table, overlap=overlap, arch=arch)
@@ -58,6 +65,14 @@ def architecture(device: torch.device) -> str:
         return "default"
     major, minor = torch.cuda.get_device_capability(device)
     return f"sm_{major}{minor}"
+
+
+def cuda_of_driver() -> int:
+    """The newest CUDA that the driver of the GPU runs, 12_030 for 12.3."""
+    driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")  # torch loaded it
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return version.value
 
 
 def key(op: Op, *weights: Weight) -> str:
