@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, Final
 
 import torch
@@ -32,7 +31,7 @@ class Kernel:
         launcher = _launcher.get()
         if launcher is None:
             return self._function[grid]
-        return partial(_launch, launcher, self, grid)
+        return lambda *arguments, **options: launcher(self, grid, arguments, options)
 
     def compile(self, *arguments: Any, **options: Any) -> Any:
         """What a launch with these arguments runs: Triton's `CompiledKernel`, compiled if it was
@@ -83,12 +82,6 @@ class _Compilers(ThreadPoolExecutor):
         if self.given_up:
             raise CancelledError
         return compile()
-
-
-def _launch(
-    launcher: Launcher, kernel: Kernel, grid: tuple[int, ...], *arguments: Any, **options: Any
-) -> Any:
-    return launcher(kernel, grid, arguments, options)
 
 
 def _compile(
