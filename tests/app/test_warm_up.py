@@ -18,6 +18,9 @@ from qwen35cli.errors import DeviceError
 from qwen35cli.kernels import select
 from tests.fakes import fake_loaded, fake_opened
 
+pytest.importorskip("triton", reason="Triton has no wheel for this system")
+from qwen35cli.kernels.triton import launches
+
 
 class Recorder:
     """A runner that notes what it is asked for."""
@@ -60,6 +63,8 @@ def loaded(monkeypatch, tmp_path):
     """A model on a GPU, as far as can be told from here."""
     monkeypatch.setattr(warm_up, "compiled_folder", lambda: tmp_path / "compiled")
     monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
+    monkeypatch.setattr(launches, "architecture", lambda device: "sm_90")
+    monkeypatch.setattr(launches, "cuda_of_driver", lambda: 13_000)
 
     def make(*, mtp="off", device="cuda", steps=True, **more):
         kernels = replace(select(torch.device("cpu"), "reference"), backend="triton")
@@ -126,6 +131,12 @@ def test_other_models_and_launches_are_compiled_again(loaded):
     list(warm_up.run(loaded()))
     for more in ({"kv_dtype": "int8"}, {"tuned": {"sm_90": {"head 8": [4, 1, 1, 1]}}}, {"mtp": 1}):
         assert next(warm_up.run(loaded(**more))).compiles
+
+
+def test_a_driver_that_lets_launches_overlap_has_kernels_of_its_own(loaded, monkeypatch):
+    list(warm_up.run(loaded()))
+    monkeypatch.setattr(launches, "cuda_of_driver", lambda: 12_020)
+    assert next(warm_up.run(loaded())).compiles
 
 
 def test_nothing_is_done_on_a_cpu_or_with_other_kernels(loaded):

@@ -1,14 +1,18 @@
 """Launches that are seen to by others, and kernels that are compiled before they are needed."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
+import triton
 
 from qwen35cli.kernels.triton.kernel import compiled_ahead, launched_by
 from qwen35cli.kernels.triton.swiglu import swiglu
@@ -76,6 +80,30 @@ with compiled_ahead():  # it can be used again
 print(json.dumps(found))
 """
 
+# Compiles one, with an assembler that takes its time.
+INTERRUPTED = """
+from scripts.compile_kernels import Card
+import torch, triton
+import triton.language as tl
+from triton.runtime import driver
+from qwen35cli.kernels.triton import fuse
+from qwen35cli.kernels.triton.kernel import Kernel, compiled_ahead
+
+@Kernel
+@triton.jit
+def double(x_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(x_ptr + at, 2 * tl.load(x_ptr + at))
+
+fuse()
+driver.set_active(Card(90))
+try:
+    with compiled_ahead():
+        double[(1,)](torch.ones(64), N=64)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
 
 def test_what_is_compiled_ahead_does_not_run():
     gate, up = torch.randn(2, 3, 64, device=DEVICE)
@@ -126,3 +154,32 @@ def test_kernels_are_there_when_they_are_wanted(tmp_path):
     assert found["entries"] == [1, 1]
     assert "as it should be" in found["error"]
     assert found["begun"] < 9  # of nine: the rest was given up
+
+
+def test_ctrl_c_while_kernels_are_assembled_prints_nothing(tmp_path):
+    """It comes to the assembler too; Triton prints the whole kernel where that is ended."""
+    script, assembler, begun = (tmp_path / name for name in ("script.py", "ptxas", "begun"))
+    script.write_text(INTERRUPTED)
+    real = triton.knobs.nvidia.ptxas_blackwell.path
+    assembler.write_text(  # in Python: a shell would take the signals again
+        f"#!{sys.executable}\nimport os, pathlib, sys, time\n"
+        'if "--version" not in sys.argv:\n'
+        f"    pathlib.Path({str(begun)!r}).touch()\n"
+        "    time.sleep(1)\n"
+        f"os.execv({real!r}, sys.argv)\n"
+    )
+    assembler.chmod(0o755)
+    tools = {name: str(assembler) for name in ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH")}
+    with subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(TRITON_CACHE_DIR=str(tmp_path / "cache"), **tools),
+        start_new_session=True,
+    ) as process:
+        while not begun.exists() and process.poll() is None:
+            time.sleep(0.01)
+        assert begun.exists()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=120) == ("interrupted\n", "")

@@ -62,12 +62,15 @@ def run(loaded: Loaded) -> Iterator[Progress]:
 
 def fingerprint(loaded: Loaded) -> str:
     """Of all that decides which kernels are compiled."""
+    from qwen35cli.kernels.triton.launches import Launches  # late, as below: it imports Triton
+
     opened = loaded.opened
     content = {
         "version": __version__,
         "torch": torch.__version__,
         "kernels": [_digest(path) for path in _sources()],
         "tuned": opened.tuned,
+        "overlap": Launches.of(opened.device, opened.tuned).overlap,
         "shapes": asdict(opened.checkpoint.config.text),
         "schemes": sorted({str(scheme) for scheme in opened.checkpoint.schemes.values()}),
         "format": opened.checkpoint.format,
@@ -91,7 +94,7 @@ def _digest(path: Path) -> str:
 def _compile(loaded: Loaded) -> None:
     """What a prompt, steps and draws launch, on several cores; nothing of it runs. Of the rest each
     kernel is compiled where it is first wanted."""
-    from qwen35cli.kernels.triton.kernel import compiled_ahead  # late: it imports Triton
+    from qwen35cli.kernels.triton.kernel import compiled_ahead
 
     runner, mtp = loaded.runner, loaded.opened.mtp
     with compiled_ahead():

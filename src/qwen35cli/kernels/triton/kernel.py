@@ -4,6 +4,7 @@ Compiling takes a second a kernel and one core. Where many will be needed it is 
 several (`compiled_ahead`).
 """
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -56,8 +57,9 @@ def compiled_ahead() -> Iterator[None]:
 
     What does not compile says so when it is launched in earnest.
     """
+    threads = min(MOST_THREADS, torch.get_num_threads())
     with (
-        _Compilers(min(MOST_THREADS, torch.get_num_threads())) as compilers,
+        _Compilers(threads, initializer=_leave_signals_to_others) as compilers,
         triton.AsyncCompileMode(compilers, ignore_errors=True),
         launched_by(_compile),
     ):
@@ -82,6 +84,13 @@ class _Compilers(ThreadPoolExecutor):
         if self.given_up:
             raise CancelledError
         return compile()
+
+
+def _leave_signals_to_others() -> None:
+    """For this thread and the assembler that it starts. A terminal's Ctrl-C comes to that as well;
+    Triton would take its end for a fault and print all that was to be assembled, to stdout."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 def _compile(
