@@ -131,6 +131,21 @@ def test_what_was_taken_back_is_an_empty_session_and_stays(store, folder):
     assert store.read("notes").turns == ()
 
 
+def test_without_a_name_it_goes(store, folder):
+    """And `last` is not such a one: a system prompt alone, a question that was refused."""
+    session = store.save(store.new("demo", "bf16", system="Be brief."))
+    session = store.save(replace(session, turns=(turn("q", answer=None),)))
+    store.save(replace(session, turns=()))
+    assert store.listing()
+    store.close()
+    assert left(folder) == []
+
+    session = store.new("demo", "bf16")
+    store.save(replace(store.save(session), turns=(turn("q"),)))  # something was said after all
+    store.close()
+    assert len(store.read("last").turns) == 1
+
+
 def test_pictures_that_no_turn_names_go_with_the_next_save(store, folder):
     session = store.new("demo", "bf16")
     one, two = (store.add_picture(session, "a.png", PNG + bytes([i])) for i in range(2))
@@ -174,6 +189,9 @@ def test_a_session_is_found_by_what_people_type(store, clock, monkeypatch):
     for name in (older.id, "büro", "bu\u0308ro", older.id[:13]):
         assert store.read(name).id == older.id
     assert store.read("last") == store.last() == newer
+    assert store.find("büro", whole=True) == store.find(older.id, whole=True) == older.id
+    with pytest.raises(UsageError, match="no session is called"):
+        store.find(older.id[:13], whole=True)
     with pytest.raises(UsageError, match="stands for 2 sessions") as caught:
         store.read("2026")
     assert older.id in caught.value.message

@@ -43,10 +43,11 @@ class Keeper:
         """Open a new session; what was open before stays saved as it is."""
         if self.store is None:
             return
-        self._release()
         opened = self._opened
         quant = opened.checkpoint.format
-        self.session = self.store.new(opened.source.name, quant, conversation.system, name)
+        session = self.store.new(opened.source.name, quant, conversation.system, name)
+        self._release()
+        self.session = session
 
     def resume(self, conversation: Conversation, name: str) -> Question | None:
         """Open the session called `name` and put its turns into the conversation.
@@ -76,11 +77,11 @@ class Keeper:
         return unanswered
 
     def knows(self, name: str) -> bool:
-        """Whether there is a session called so."""
+        """Whether there is a session called so, or with this id."""
         if self.store is None:
             return False
         try:
-            self.store.find(name)
+            self.store.find(name, whole=True)
         except UsageError:
             return False
         return True
@@ -157,7 +158,8 @@ class Keeper:
 
     def _stored_picture(self, picture: Picture) -> StoredPicture:
         assert self.store is not None and self.session is not None
-        if picture.digest in self.session.digests:  # there since the last save
+        there = picture.digest in self.session.digests  # since the last save
+        if there and self.store.holds(self.session, picture.digest):
             return StoredPicture(picture.name, picture.digest)
         return self.store.add_picture(self.session, picture.name, picture.data)
 

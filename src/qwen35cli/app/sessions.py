@@ -64,7 +64,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._locks: dict[str, BaseFileLock] = {}
-        self._reserved: set[str] = set()  # named, and nothing was said yet
+        self._reserved: set[str] = set()  # written, and nothing is said in them
 
     def __enter__(self) -> Self:
         return self
@@ -88,8 +88,11 @@ class Store:
         entries = [entry for id in self._ids() if (entry := self._entry(id))]
         return sorted(entries, key=lambda entry: (entry.used, entry.id), reverse=True)
 
-    def find(self, name: str) -> str:
+    def find(self, name: str, *, whole: bool = False) -> str:
         """The id of the session that `name` stands for: `last`, a name, an id or how one begins.
+
+        Args:
+            whole: not how one begins.
 
         Raises:
             UsageError: there is none, or there are several.
@@ -103,7 +106,8 @@ class Store:
             return entries[0].id
         called = unicodedata.normalize("NFC", name)
         found = [entry.id for entry in entries if entry.session and entry.session.name == called]
-        found = found or [entry.id for entry in entries if name and entry.id.startswith(name)]
+        if not (found or whole):
+            found = [entry.id for entry in entries if name and entry.id.startswith(name)]
         if len(found) == 1:
             return found[0]
         if found:
@@ -243,7 +247,13 @@ class Store:
                     path.unlink(missing_ok=True)
         if session.turns:
             self._reserved.discard(session.id)
+        elif session.name is None:
+            self._reserved.add(session.id)
         return session
+
+    def holds(self, session: Session, digest: str) -> bool:
+        """Whether the bytes of a picture are on the disk."""
+        return (self.folder / session.id / IMAGES / digest).is_file()
 
     def rename(self, session: Session, name: str) -> Session:
         """Give an open session a name, and have both on the disk. That is no use of it.
