@@ -240,6 +240,33 @@ def test_a_message_comes_back_to_the_line_with_its_pictures():
     assert shape(read(line + " and 'a b.png'", draft=draft))[-1] == "<a b.png>"
 
 
+def test_what_it_says_of_itself_comes_back_with_it():
+    asked = Question.of("What is /think?")
+    for thinking, more in ((True, " /think"), (False, " /no_think"), (None, "")):
+        draft, line = reopened(asked, thinking)
+        assert line == asked.text + more
+    draft, line = reopened(asked, False)
+    typed = draft.message(line, open_picture)
+    assert (typed.question, typed.thinking) == (asked, False)
+
+
+def test_a_mark_that_it_holds_as_words_stays_words():
+    asked = Question(("In [image 1] see ", open_picture("cat.png"), " please"))
+    draft, line = reopened(asked)
+    assert line == "In [image 1] see [image 2] please"
+    assert draft.message(line, open_picture).question == asked
+
+
+def test_a_file_whose_name_it_held_can_be_read_now():
+    draft, _ = reopened(Question.of("What is in notes.txt, or in 'my notes.md'?"))
+    typed = read("What is in @notes.txt, or in @'my notes.md'?", draft=draft)
+    assert [document.name for document in typed.read] == ["notes.txt", "my notes.md"]
+    draft, line = reopened(Question.of("What is in @notes.txt?"))
+    typed = read(line, draft=draft)
+    assert typed.read == ()
+    assert typed.notes == ("notes.txt in pasted text: not read; /read reads",)
+
+
 # -- /read and /no_think -----------------------------------------------------------------------
 
 

@@ -60,11 +60,12 @@ class Draft:
     leading: list[Picture] = field(default_factory=list)  # pictures with no place in the text
     documents: list[Document] = field(default_factory=list)
     _placed: dict[int, Picture] = field(default_factory=dict)
+    _above: int = 0  # numbers of pictures that the text holds as words
     _pasted: list[str] = field(default_factory=list)
 
     def place(self, picture: Picture) -> str:
         """Attach a picture; it stands where the `[image N]` that is returned stands in the text."""
-        number = max(self._placed, default=0) + 1
+        number = max(self._placed, default=self._above) + 1
         self._placed[number] = picture
         return f"[image {number}]"
 
@@ -99,15 +100,20 @@ class Draft:
         )
 
 
-def reopened(question: Question) -> tuple[Draft, str]:
+def reopened(question: Question, thinking: bool | None = None) -> tuple[Draft, str]:
     """A message back in the line: what is attached to it, and its text with each `[image N]`.
 
     Nothing that its text held before is looked at again.
+
+    Args:
+        thinking: what it said of itself alone, which it says again.
     """
-    draft = Draft()
+    written = [int(number) for number in PLACEHOLDER.findall(question.text)]
+    draft = Draft(_above=max(written, default=0))
     draft.paste(question.text)
     line = "".join(part if isinstance(part, str) else draft.place(part) for part in question.parts)
-    return draft, line
+    switches = [word for word, value in SWITCHES.items() if value == thinking]
+    return draft, " ".join((line, *switches))
 
 
 def read_files(argument: str) -> tuple[Document, ...]:
@@ -152,7 +158,8 @@ class _Reading:
         self.opened: list[Picture] = []
         self.read: list[Document] = []
         self._absent: list[str] = []
-        self._inert: list[str] = []  # there, but in pasted text
+        self._inert: list[str] = []  # pictures that are there, but in pasted text
+        self._unread: list[str] = []  # files likewise
 
     def notes(self) -> tuple[str, ...]:
         notes = []
@@ -160,6 +167,8 @@ class _Reading:
             notes.append(f"no picture at {_list(self._absent)}: sent as text")
         if self._inert:
             notes.append(f"{_list(self._inert)} in pasted text: not attached; /image attaches")
+        if self._unread:
+            notes.append(f"{_list(self._unread)} in pasted text: not read; /read reads")
         return tuple(notes)
 
     def parts(self, text: str) -> Iterator[str | Picture]:
@@ -187,7 +196,9 @@ class _Reading:
                 yield match[0]
                 position = match.end()
             elif (match := QUOTED.match(text, position)) and _is_unit(match[1], match[3]):
-                meant = self._meant(match[3], match[3], mention=bool(match[1]))
+                mention = bool(match[1])
+                typed = match[0] if mention else match[3]
+                meant = self._meant(typed, match[3], mention=mention)
                 yield match[0] if meant is None else meant
                 position = match.end()
             else:
@@ -208,14 +219,15 @@ class _Reading:
         if not (there or mention) and (start := _inner_path(word, ends)):
             return start, None
         for end in there[-1:] or ends[:1]:
-            meant = self._meant(word[:end], unescaped(word[:end]), mention=mention)
+            typed = "@" + word[:end] if mention else word[:end]
+            meant = self._meant(typed, unescaped(word[:end]), mention=mention)
             if meant is not None:
                 return end, meant
         return len(word), None
 
-    def _meant(self, written: str, path: str, *, mention: bool) -> str | Picture | None:
+    def _meant(self, typed: str, path: str, *, mention: bool) -> str | Picture | None:
         """The picture at `path`, or the name of the file now read; None where it stays text."""
-        pasted = written in self._pasted
+        pasted = typed in self._pasted
         if is_picture(path):
             if exists(path) and pasted:
                 self._inert.append(path)
@@ -223,7 +235,10 @@ class _Reading:
                 return None if pasted else self._picture(path)
             else:
                 self._absent.append(path)
-        elif mention and not pasted and (exists(path) or _means_file(path)):
+        elif mention and pasted:
+            if exists(path):
+                self._unread.append(path)
+        elif mention and (exists(path) or _means_file(path)):
             self.read.append(self._document(path))
             return self.read[-1].name
         return None
