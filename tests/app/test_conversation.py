@@ -1,5 +1,7 @@
 """Turns, what is counted, what is remembered."""
 
+from dataclasses import replace
+
 import pytest
 
 from qwen35cli.app.conversation import Conversation, Options
@@ -7,8 +9,11 @@ from qwen35cli.app.question import Question
 from qwen35cli.app.turn import Thought
 from qwen35cli.engine.runner import Prefill
 from qwen35cli.engine.sampling import Sampling
+from qwen35cli.errors import ContextFullError
 from qwen35cli.text.stream import Piece
 from tests import fakes
+
+OPTIONS = Options(sampling=Sampling(), max_tokens=1_000, loop_guard=False)
 
 
 def talk(turns, *, thinking=False, system=None, ctx=4_096):
@@ -17,9 +22,9 @@ def talk(turns, *, thinking=False, system=None, ctx=4_096):
     loaded = fakes.fake_loaded(opened, turns)
     conversation = Conversation(opened, system=system, thinking=thinking)
 
-    def ask(text, max_tokens=1_000):
-        options = Options(sampling=Sampling(), max_tokens=max_tokens, loop_guard=False)
-        return conversation.answer(loaded, Question.of(text), options)
+    def ask(text, max_tokens=1_000, **more):
+        options = replace(OPTIONS, max_tokens=max_tokens)
+        return conversation.answer(loaded, Question.of(text), options, **more)
 
     def read():
         tokenizer = fakes.ByteTokenizer()
@@ -123,3 +128,45 @@ def test_an_unfinished_character_at_the_end_is_shown_as_one_mark():
     conversation, ask, _ = talk([["a", "\udcf0\udc9f"]])
     list(ask("q"))
     assert conversation.result.answer == "a\ufffd"
+
+
+def stopped_thinking(*more):
+    """A conversation whose only answer was stopped in its thinking, and its loaded model."""
+    opened = fakes.fake_opened(thinking=True)
+    loaded = fakes.fake_loaded(opened, [["hm", " hm"], more])
+    conversation = Conversation(opened, system=None, thinking=True)
+    events = conversation.answer(loaded, Question.of("2 + 2?"), OPTIONS)
+    for event in events:
+        if isinstance(event, Piece) and event.text:
+            break
+    events.close()
+    assert conversation.last().closed_by == "none"
+    return conversation, loaded
+
+
+def test_without_a_budget_thinking_that_is_gone_on_with_ends_at_once():
+    conversation, loaded = stopped_thinking("x" * 500)
+    list(conversation.go_on(loaded, replace(OPTIONS, think_budget=0, max_tokens=4)))
+    turn = conversation.last()
+    assert turn.closed_by == "budget"
+    assert len(turn.reasoning) < 300  # up to a border, and the sentence that closes it
+
+
+def test_an_answer_that_is_written_behind_thinking_that_was_cut_is_an_answer():
+    conversation, loaded = stopped_thinking("four.")
+    list(conversation.go_on_from(loaded, "It is ", OPTIONS))
+    turn = conversation.last()
+    assert turn.answer == "It is four."
+    assert turn.reasoning == "h"
+
+
+def test_the_old_turn_stays_until_the_answer_in_its_place_begins():
+    conversation, ask, _ = talk([["One."], ["Two."]], ctx=64)
+    list(ask("first"))
+    (old,) = conversation.turns
+    with pytest.raises(ContextFullError):
+        list(ask("q" * 100, instead=True))
+    assert conversation.turns == [old]
+    list(ask("second", instead=True))
+    (new,) = conversation.turns
+    assert (new.question.text, new.answer) == ("second", "Two.")

@@ -168,3 +168,9 @@ def test_presets_of_files_can_be_set():
         adjust.set("preset", "wild")
     assert "general | coding | reasoning | exact" in caught.value.hint
     assert adjust["preset"] == "exact"
+
+
+def test_a_budget_of_nothing_is_answered_as_without_thinking():
+    adjust = adjustable(thinking={"think_budget": 0})
+    assert adjust.options(thinking=True).sampling.temperature == 0.7
+    assert shown(adjust, "temp", thinking=True) == "0.7"

@@ -30,6 +30,23 @@ def test_the_same_seed_gives_the_same_text(ask):
     assert (one["ctx"], one["usage"]["completion"], one["finish_reason"]) == (512, 8, "length")
 
 
+def test_a_budget_of_nothing_is_no_thinking(ask):
+    flags = ("hi", "--max-tokens", "8", "--json", "--seed", "1")
+    one, other = (
+        json.loads(ask(*flags, *more)[1])
+        for more in (["--no-think"], ["--think", "--think-budget", "0"])
+    )
+    for key in ("answer", "usage", "sampling", "thinking"):
+        assert one[key] == other[key]
+
+
+def test_thinking_that_has_no_room_is_said(ask):
+    code, _, err = ask("hi", "--think", "--answer-reserve", "482")
+    assert "warning: the context of 512 tokens left no room to think\n" in err
+    code, _, err = ask("hi", "--think", "--answer-reserve", "488")  # that prompt is longer
+    assert code == 6, err
+
+
 def test_drafts_change_the_report_and_not_the_answer(ask):
     flags = ("hi", "--no-think", "--max-tokens", "40", "--json", "--seed", "1", "--mtp")
     plain, *others = (json.loads(ask(*flags, mtp)[1]) for mtp in ("off", "auto", "1", "4"))

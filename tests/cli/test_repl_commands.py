@@ -460,6 +460,7 @@ def test_text_files_by_command_and_in_a_message(folder):
             "file: a b.txt 9",
             "file: notes.txt 27",
         ]
+        chat.say("/regen")  # of the message before: the files still wait
         assert counted(chat.say(""))[1] > 30  # files alone are a message
         missing = "@gone.txt What is the code word?"
         assert chat.say(missing, then=missing)[0] == "error: no file at gone.txt"
@@ -549,6 +550,20 @@ def test_sessions_are_named_listed_and_opened(tmp_path):
         chat.sees("session ships · 2 turns · ")
         chat.say("and again")
         assert chat.leave("  /quit ") == 0
+
+
+def test_what_was_read_of_a_conversation_that_is_cleared_is_kept(tmp_path):
+    (tmp_path / "notes.txt").write_text("The code word is bravokel.\n" + "It rained. " * 300)
+    with with_demo(tmp_path, "--no-think") as chat:
+        chat.say("/read notes.txt")
+        _, new = counted(chat.say("What is the code word?"))
+        chat.say("/save rain")
+        assert chat.say("/clear") == ["cleared"]
+        (row,) = chat.say("/load rain")
+        assert re.fullmatch(r"session rain · 1 turn · [\d,]+ tokens restored", row)
+        again, more = counted(chat.say("And what is 2 + 2?"))
+        assert again >= new and more < 100
+        assert chat.leave() == 0
 
 
 def test_without_saving_there_are_no_sessions(tmp_path):

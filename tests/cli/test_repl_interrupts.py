@@ -7,7 +7,7 @@ import pytest
 
 from tests import fakes
 from tests.cli.chats import CTRL_C, CTRL_D, with_demo, with_script
-from tests.cli.test_repl_commands import OPENING, OVERHEAD, counted
+from tests.cli.test_repl_commands import OPENING, OVERHEAD, counted, editor
 
 LONG = "q" * 200  # several pieces to read
 
@@ -61,7 +61,42 @@ def test_while_the_prompt_is_read(tmp_path, hold):
         chat.sees("reading")
         chat.signal(signal.SIGTERM)
         assert chat.end() == 130
-        assert len(saved(tmp_path)) == 1
+        assert [turn["answer"] for turn in saved(tmp_path)] == ["Third.", None]  # `-c` brings it
+
+
+def test_while_an_edited_message_is_read(tmp_path, hold):
+    """The turn that it was to replace stays."""
+    edit = editor(tmp_path, "s/$/ to 4/")
+    with with_script(tmp_path, [["First."], ["Second."]], EDITOR=edit) as chat:
+        chat.say("Count")
+        hold("prompt")
+        chat.send("/edit")
+        chat.sees("reading")
+        chat.interrupt()
+        rows = chat.ready("Count to 4")
+        assert rows[-2:] == ["(interrupted)", "the turn stays as it was; /undo takes it back"]
+        assert [(turn["parts"], turn["answer"]) for turn in saved(tmp_path)] == [
+            (["Count"], "First.")
+        ]
+        hold("prompt", False)
+        chat.clear()
+        assert chat.say("/edit")[1] == "Second."
+        (turn,) = saved(tmp_path)
+        assert turn["parts"] == ["Count to 4"]
+
+
+def test_a_switch_comes_back_with_its_message(tmp_path, hold):
+    with with_script(tmp_path, [["No."], ["Yes."]], thinking=True) as chat:
+        chat.ready(again=True)
+        hold("prompt")
+        chat.send(LONG + " /no_think")
+        chat.sees("reading")
+        chat.interrupt()
+        chat.ready("qqq")
+        hold("prompt", False)
+        assert "thinking off for this message; the switch is not part of it" in chat.enter()
+        (turn,) = saved(tmp_path)
+        assert (turn["parts"], turn["thinking"]) == ([LONG], False)
 
 
 def test_while_it_thinks_and_while_it_answers(tmp_path):

@@ -55,6 +55,7 @@ class Turn:
     Attributes:
         thinking: the mode it was asked in.
         own_mode: which was said for this question alone.
+        no_room: thinking was asked for, and the context leaves no room for it.
         answer: the visible text, as the next turns read it.
         finish: why it ended; None: there is no answer yet.
         tokens: all that was generated; empty where only the text is known.
@@ -65,6 +66,7 @@ class Turn:
     question: Question
     thinking: bool
     own_mode: bool = False
+    no_room: bool = False
     answer: str = ""
     reasoning: str = ""
     finish: Finish | None = None
@@ -277,6 +279,7 @@ class Conversation:
         options: Options,
         *,
         thinking: bool | None = None,
+        instead: bool = False,
     ) -> Generator[Prefill | Piece | Thought, None, None]:
         """Progress while the prompt is read, then for each token the text it completes.
 
@@ -285,9 +288,13 @@ class Conversation:
 
         Args:
             thinking: the mode of this turn, where it is not that of the conversation.
+            instead: of the last turn, which goes when the answer begins.
         """
         turn = Turn(question, self._mode(thinking), own_mode=thinking is not None)
-        yield from self._run(loaded, turn, options, said=())
+        if instead:
+            yield from self._run_instead(loaded, turn, options)
+        else:
+            yield from self._run(loaded, turn, options, said=())
 
     def regenerate(
         self, loaded: Loaded, options: Options
@@ -299,12 +306,7 @@ class Conversation:
         """
         old = self.last()
         turn = Turn(old.question, self.mode_again(), own_mode=old.own_mode)
-        self.turns.pop()
-        try:
-            yield from self._run(loaded, turn, options, said=())
-        finally:
-            if turn not in self.turns:
-                self.turns.append(old)
+        yield from self._run_instead(loaded, turn, options)
 
     def go_on(
         self, loaded: Loaded, options: Options
@@ -319,13 +321,8 @@ class Conversation:
             raise UsageError("the last answer is complete", "ask for more, or /regen")
         turn = replace(old, tokens=list(old.tokens))
         said = old.tokens or self._spelled(old)
-        self.turns.pop()
-        try:
-            sampling = old.sampling or options.sampling
-            yield from self._run(loaded, turn, replace(options, sampling=sampling), said=said)
-        finally:
-            if turn not in self.turns:
-                self.turns.append(old)
+        options = replace(options, sampling=old.sampling or options.sampling)
+        yield from self._run_instead(loaded, turn, options, said=said)
 
     def go_on_from(
         self, loaded: Loaded, text: str, options: Options
@@ -333,6 +330,8 @@ class Conversation:
         """Put `text` in the place of the last answer and go on from its end."""
         old = self.last()
         edited = replace(old, answer=text, tokens=[], finish="interrupted", sampling=None)
+        if text and old.closed_by == "none":  # it was cut in its thinking, which is over now
+            edited.closed_by = "model"
         self.turns[-1] = edited
         yield from self.go_on(loaded, options)
 
@@ -362,6 +361,17 @@ class Conversation:
                 tokens += tokenizer.encode("\n") if turn.reasoning else []
                 tokens += [tokenizer.special.end_think, *tokenizer.encode("\n\n")]
         return tokens + tokenizer.encode(turn.answer)
+
+    def _run_instead(
+        self, loaded: Loaded, turn: Turn, options: Options, *, said: Sequence[int] = ()
+    ) -> Generator[Prefill | Piece | Thought, None, None]:
+        """The same in the place of the last turn, which stays where no answer begins."""
+        old = self.turns.pop()
+        try:
+            yield from self._run(loaded, turn, options, said=said)
+        finally:
+            if turn not in self.turns:
+                self.turns.append(old)
 
     def _run(
         self, loaded: Loaded, turn: Turn, options: Options, *, said: Sequence[int]
@@ -428,7 +438,19 @@ class Conversation:
         asked, view = self._asking(self.turns, turn.question, turn.thinking)
         if not turn.thinking:
             return asked, view, None
-        shared = budget.room(
+        shared = self._shared(asked, options)
+        if said:  # it may be in its thinking, which is closed at once where there is no budget
+            return asked, view, replace(shared, budget=shared.budget or 1)
+        if shared.budget:
+            return asked, view, shared
+        turn.thinking, turn.no_room = False, True
+        asked, view = self._asking(self.turns, turn.question, False)
+        self._shared(asked, options)  # this prompt is longer
+        return asked, view, None
+
+    def _shared(self, asked: Prompt, options: Options) -> budget.Room:
+        """How a prompt leaves room to think and to answer. Raises: as `budget.room`."""
+        return budget.room(
             len(asked.ids),
             self.opened.ctx,
             budget=options.think_budget,
@@ -436,10 +458,6 @@ class Conversation:
             closing_tokens=len(budget.closing(self.opened.tokenizer)),
             largest_ctx=self.opened.largest_ctx,
         )
-        if shared.budget or said:
-            return asked, view, shared if shared.budget else None
-        turn.thinking = False
-        return (*self._asking(self.turns, turn.question, False), None)
 
     def _why_again(self, view: Rendered, memory: Memory) -> str | None:
         """Why more was read than the new message, where it was much."""

@@ -126,14 +126,19 @@ class Adjustable:
             ) from None
 
     def options(self, *, thinking: bool) -> Options:
-        """How the next answer is made. Without a seed one is drawn."""
+        """How the next answer is made, thought about first or not; a budget of 0 is not. Without a
+        seed one is drawn."""
         values = self._values
         given = {field: values[key] for key, field in SAMPLING.items() if key in values}
         seed = values["seed"] if "seed" in values else secrets.randbelow(2**32)
         limit = values["think_budget"]
         return Options(
             sampling=choose(
-                values["preset"], thinking=thinking, seed=seed, given=given, presets=self._presets
+                values["preset"],
+                thinking=thinking and limit != 0,
+                seed=seed,
+                given=given,
+                presets=self._presets,
             ),
             max_tokens=values["max_tokens"],
             think_budget=None if limit < 0 else limit,

@@ -46,8 +46,6 @@ class Repl:
         self.conversation = start.begin(self.opened, flags)
         self.keeper = start.keeper(self.opened, flags.session)
         self.adjust = Adjustable(flags)
-        if self.adjust["think_budget"] == 0:
-            self.conversation.thinking = False
         self.draft = Draft()
         self.line = ""
         self.totals = [0, 0, 0.0]
@@ -143,18 +141,30 @@ class Repl:
         except Qwen35Error:
             self.line = line
             raise
+        self.draft = Draft()
         self.tell(typed)
         self.ask(typed.question, thinking=typed.thinking)
 
-    def ask(self, question: Question, *, thinking: bool | None = None) -> None:
-        """Answer a question and show it."""
+    def ask(
+        self, question: Question, *, thinking: bool | None = None, instead: bool = False
+    ) -> None:
+        """Answer a question and show it; `instead`: of the last turn. Without an answer it returns
+        to the line."""
         mode = self.conversation.thinking if thinking is None else thinking
-        self.keeper.save(self.conversation, question)
         options = self.adjust.options(thinking=mode)
-        self.show(
-            lambda loaded: self.conversation.answer(loaded, question, options, thinking=thinking),
-            question,
-        )
+        try:
+            self.keeper.save(self.conversation, question)
+            self.show(
+                lambda loaded: self.conversation.answer(
+                    loaded, question, options, thinking=thinking, instead=instead
+                ),
+                question,
+            )
+        finally:
+            if not self._is_answered(question):
+                self._come_back(question, thinking)
+                if instead:
+                    self.terminal.note("the turn stays as it was; /undo takes it back")
 
     def regenerate(self) -> None:
         """Answer the last question again; until a new answer begins the old one stays."""
@@ -171,9 +181,10 @@ class Repl:
             self.show(lambda loaded: self.conversation.go_on_from(loaded, text, options), None)
 
     def show(self, begin: Callable[[Loaded], Events], question: Question | None) -> None:
-        """Show an answer while it is made, and save it. A question without one comes back."""
+        """Show an answer while it is made, and save it. Where the program is to end before it
+        begins, the question is saved without one."""
         assert self.loaded is not None
-        view = self._view()
+        view, unanswered = self._view(), None
         try:
             self.wait()
             events = begin(self.loaded)
@@ -181,23 +192,19 @@ class Repl:
                 result, stop = answer.show(
                     events, self.conversation, view, self.terminal, chat=True
                 )
+            if stop.leaving and not self._is_answered(question):
+                unanswered = question
         except ContextFullError as error:
-            self._come_back(question)
             if not self.conversation.turns:
                 raise
             hint = f"/undo or /clear makes room; {error.hint}"
             raise ContextFullError(error.message, hint) from None
-        except BaseException as error:
-            if isinstance(error, Qwen35Error):
-                view.failed(error.message, error.hint)
-            self._come_back(question)
+        except Qwen35Error as error:
+            view.failed(error.message, error.hint)
             raise
         finally:
-            self.keeper.save(self.conversation)
-        if result.first_token_s is None:
-            self._come_back(question)
-        else:
-            self.draft = Draft()
+            self.keeper.save(self.conversation, unanswered)
+        if result.first_token_s is not None:
             self._told(result)
             self.terminal.blank()
         if stop.leaving:
@@ -217,11 +224,16 @@ class Repl:
         self.terminal.clear_status()
         self._background.finish()
 
-    def _come_back(self, question: Question | None) -> None:
-        """Let a question stand in the line again; one of which an answer was begun is kept."""
-        kept = any(turn.question is question for turn in self.conversation.turns)
-        if question is not None and not self.line and not kept:
-            self.draft, self.line = attachments.reopened(question)
+    def _is_answered(self, question: Question | None) -> bool:
+        return any(turn.question is question for turn in self.conversation.turns)
+
+    def _come_back(self, question: Question, thinking: bool | None) -> None:
+        """Let a question stand in the line again, before what is attached to the next message."""
+        if not self.line:
+            waiting = self.draft
+            self.draft, self.line = attachments.reopened(question, thinking)
+            self.draft.leading += waiting.leading
+            self.draft.documents += waiting.documents
 
     def _told(self, result: Result) -> None:
         """The lines behind an answer."""
@@ -267,6 +279,18 @@ class Repl:
                 return Streamed(self.terminal, budget)
 
     # -- sessions -------------------------------------------------------------------------------
+
+    def put_away(self) -> None:
+        """Save the state of the conversation that is left for another."""
+        self.wait(finish=self.keeper.session is not None)
+        if self.loaded is None:
+            return
+        self.terminal.status("saving …")
+        try:
+            self.keeper.keep(self.loaded.memory)
+        except Qwen35Error as error:  # the text is saved; all of it will be read again
+            self.terminal.warn(error.message, error.hint)
+        self.terminal.clear_status()
 
     def welcome_back(self, unanswered: Question | None) -> None:
         """Bring back the state of a session that was opened, and say what it will cost."""

@@ -183,6 +183,13 @@ def explain_end(
     """Name every ending but the plain one, with what to do about it, there or in a `chat`."""
     opened = conversation.opened
     inside = result.closed_by == "none"
+    if conversation.turns and conversation.turns[-1].no_room:
+        terminal.warn(
+            f"the context of {opened.ctx:,} tokens left no room to think",
+            "/undo or /clear makes room"
+            if chat
+            else "a larger --ctx, or a smaller --answer-reserve",
+        )
     match result.finish_reason:
         case "interrupted":
             terminal.say("(interrupted)")

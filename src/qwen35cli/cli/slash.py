@@ -44,10 +44,10 @@ def _help(repl: "Repl", argument: str) -> None:
 
 
 def _clear(repl: "Repl", argument: str) -> None:
-    repl.wait()
+    repl.put_away()
+    repl.keeper.begin(repl.conversation)
     repl.conversation.clear()
     repl.draft = attachments.Draft()
-    repl.keeper.begin(repl.conversation)
     repl.terminal.note("cleared")
 
 
@@ -129,6 +129,8 @@ def _set(repl: "Repl", argument: str) -> None:
     if not value.strip():
         raise UsageError("/set needs a key and a value", "/set temp 0.6; /show lists the keys")
     repl.adjust.set(key, value.strip())
+    if repl.adjust["think_budget"] == 0:
+        repl.conversation.thinking = False
     repl.terminal.note(repl.adjust.lines(key, thinking=repl.conversation.thinking)[0])
 
 
@@ -164,16 +166,16 @@ def _edit(repl: "Repl", argument: str) -> None:
         return
     if argument:
         raise UsageError(f"/edit takes `answer` or nothing, not {argument[:40]!r}", "/help edit")
-    draft, line = attachments.reopened(turn.question)
+    own_mode = turn.thinking if turn.own_mode else None
+    draft, line = attachments.reopened(turn.question, own_mode)
     text = edit(line)
     if not text.strip():
         raise UsageError("the message is empty; nothing was sent", "/undo takes the turn back")
     typed = draft.message(text, repl.open_picture)
     repl.wait()
-    repl.conversation.undo()
     repl.terminal.note(_title(typed.question))
     repl.tell(typed)
-    repl.ask(typed.question, thinking=typed.thinking)
+    repl.ask(typed.question, thinking=typed.thinking, instead=True)
 
 
 def _continue(repl: "Repl", argument: str) -> None:
@@ -223,9 +225,7 @@ def _save(repl: "Repl", argument: str) -> None:
 def _load(repl: "Repl", argument: str) -> None:
     if not argument:
         raise UsageError("/load needs a name", "/sessions lists them")
-    repl.wait(finish=True)
-    if repl.loaded is not None:
-        repl.keeper.keep(repl.loaded.memory)
+    repl.put_away()
     unanswered = repl.keeper.resume(repl.conversation, argument)
     repl.draft = attachments.Draft()
     repl.welcome_back(unanswered)

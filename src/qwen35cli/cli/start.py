@@ -77,10 +77,11 @@ def drafting(flag: str) -> Drafting:
 def begin(opened: Opened, flags: Flags, tools: Sequence[Mapping[str, object]] = ()) -> Conversation:
     """A conversation in the mode that the flags or the checkpoint choose."""
     think = flags.thinking.think
+    thinks = opened.thinks_by_default if think is None else think
     return Conversation(
         opened,
         system=flags.input.system,
-        thinking=opened.thinks_by_default if think is None else think,
+        thinking=thinks and flags.thinking.think_budget != 0,
         keep_thinking=flags.session.keep_thinking,
         tools=tools,
     )
