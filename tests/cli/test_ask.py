@@ -251,6 +251,54 @@ def test_o_keeps_the_old_file_when_the_answer_breaks_off(call, tmp_path):
     assert f"the part so far is in {path}.partial" in err
 
 
+def test_o_writes_into_a_pipe_that_is_there(call, tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as reader:
+        assert call("ask", "hi", "-o", str(path)) == (0, b"", "")
+        assert reader.read() == "Hello.\n"
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_o_writes_into_a_pipe_without_a_name(call):
+    read, write = os.pipe()
+    assert call("ask", "hi", "-o", f"/dev/fd/{write}") == (0, b"", "")
+    os.close(write)
+    with os.fdopen(read) as reader:
+        assert reader.read() == "Hello.\n"
+
+
+def test_o_into_a_pipe_ends_quietly_when_its_reader_goes(call):
+    read, write = os.pipe()
+    os.close(read)
+    assert call("ask", "hi", "-o", f"/dev/fd/{write}") == (141, b"", "")
+    os.close(write)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_o_replaces_what_a_link_points_to(call, tmp_path, exists):
+    link, folder = tmp_path / "link", tmp_path / "folder"
+    folder.mkdir()
+    link.symlink_to("folder/answer.txt")
+    if exists:
+        (folder / "answer.txt").write_text("old")
+    assert call("ask", "hi", "-o", str(link)) == (0, b"", "")
+    assert link.is_symlink()
+    assert (folder / "answer.txt").read_text() == "Hello.\n"
+    assert list(folder.iterdir()) == [folder / "answer.txt"]
+
+
+def test_o_refuses_a_link_to_itself(call, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    code, _, err = call("ask", "hi", "-o", str(link))
+    assert (code, err.splitlines()[0]) == (
+        2,
+        f"error: cannot write {link}: Too many levels of symbolic links",
+    )
+
+
 def test_max_tokens_counts_the_answer_only_and_warns(call):
     turns = [["a long thought", "</think>", "\n\nabcdef"]]
     code, out, err = call("ask", "q", "--max-tokens", "3", "-q", turns=turns, thinking=True)

@@ -8,6 +8,7 @@ judged separately.
 import base64
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -92,7 +93,7 @@ class Terminal:
             raise Qwen35Error(
                 "stdout is closed, there is nowhere to write", "end the command with > FILE"
             )
-        return _Stdout(self._out, self)
+        return _Stream(self._out, self)
 
     @property
     def columns(self) -> int | None:
@@ -146,7 +147,8 @@ class Terminal:
 
     @contextmanager
     def sink(self, path: Path | None) -> Iterator[Sink]:
-        """Where the answer goes: stdout, or the file at `path`, whole or as `path`.partial.
+        """Where the answer goes: stdout; the file at `path`, whole or as `path`.partial; or, as it
+        comes, into what is at `path` and no file, such as a device or a pipe.
 
         Raises:
             UsageError: `path` cannot be written.
@@ -155,7 +157,11 @@ class Terminal:
         if path is None:
             yield self.stdout()
             return
-        file = _File(path, self)
+        if _takes_a_stream(path):
+            with _opened(path) as stream:
+                yield _Stream(stream, self)
+            return
+        file = _File(path.resolve() if path.is_symlink() else path, self)
         try:
             yield file
         except BaseException:
@@ -289,8 +295,8 @@ class Terminal:
                 raise ReaderGone from None
 
 
-class _Stdout:
-    """The answer on stdout, piece by piece."""
+class _Stream:
+    """The answer on a stream, piece by piece."""
 
     def __init__(self, stream: TextIO, terminal: Terminal) -> None:
         self._stream = stream
@@ -318,10 +324,8 @@ class _File:
             )
         self._path = path
         self._terminal = terminal
-        try:
+        with _refusing(path):
             descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}", "-o FILE") from None
         self._temporary = Path(name)
         self._stream: IO[str] = os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
 
@@ -356,6 +360,27 @@ class _File:
             yield
         except OSError as error:
             raise Qwen35Error(f"could not write {self._path}: {error.strerror}") from None
+
+
+def _takes_a_stream(path: Path) -> bool:
+    """Whether there is something at `path` that is written to, not replaced."""
+    with _refusing(path), suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return False
+
+
+def _opened(path: Path) -> TextIO:
+    with _refusing(path):
+        return os.fdopen(os.open(path, os.O_WRONLY), "w", encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", "-o FILE") from None
 
 
 def _cut(line: str, room: int) -> str:
