@@ -299,6 +299,34 @@ def test_o_refuses_a_link_to_itself(call, tmp_path):
     )
 
 
+PLAN = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+def test_a_dry_run_shows_the_prompt_and_loads_nothing(call):
+    code, out, err = call("ask", "hi", "--dry-run")
+    assert (code, out.decode(), call.loads) == (0, PLAN + "\n", 0)
+    assert err.splitlines()[-2:] == [
+        "       27  in all, of 4,096: 4,069 left to answer",
+        "        0  read before and saved; 27 would be read",
+    ]
+
+
+def test_a_dry_run_writes_where_the_answer_would_go(call, tmp_path):
+    path = tmp_path / "answer.txt"
+    path.write_text("old")
+    code, out, _ = call("ask", "hi", "--dry-run", "-o", str(path))
+    assert (code, out, path.read_text()) == (0, b"", PLAN + "\n")
+
+
+@pytest.mark.parametrize("how", ["--json", "--stream-json"])
+def test_a_dry_run_in_json_is_one_object(call, how):
+    code, out, err = call("ask", "hi", "--dry-run", how)
+    assert (code, err, call.loads) == (0, "", 0)
+    plan = json.loads(out)
+    assert sum(part["tokens"] for part in plan.pop("parts")) == 27
+    assert plan == {"prompt": PLAN, "tokens": 27, "cached": 0, "ctx": 4_096, "left": 4_069}
+
+
 def test_max_tokens_counts_the_answer_only_and_warns(call):
     turns = [["a long thought", "</think>", "\n\nabcdef"]]
     code, out, err = call("ask", "q", "--max-tokens", "3", "-q", turns=turns, thinking=True)

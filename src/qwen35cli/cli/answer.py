@@ -177,8 +177,13 @@ class JsonView:
             self._write({"type": "error", "message": message, "hint": hint})
 
     def _write(self, value: dict[str, Any]) -> None:
-        line = json.dumps(value, ensure_ascii=False)
-        self._sink.write(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
+        self._sink.write(json_line(value))
+
+
+def json_line(value: dict[str, Any]) -> str:
+    """`value` as one line of JSON that is safe on a terminal."""
+    line = json.dumps(value, ensure_ascii=False)
+    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"
 
 
 def reading(event: Prefill, seconds: float) -> str:

@@ -97,7 +97,11 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
         wanted = conversation.prompt(question)  # too long? said before the weights are read
         found = keeper.states.find(wanted) if keeper.states is not None else None
         if flags.input.dry_run:
-            report.dry_run(conversation, question, found, terminal)
+            plan = report.dry_run(conversation, question, found)
+            if output.json or output.stream_json:
+                sink.write(answer.json_line(plan))
+            else:
+                report.show_dry_run(plan, sink, terminal)
             return
         for line in report.start_lines(opened, conversation):
             (terminal.note if terminal.err_is_terminal else terminal.detail)(line)

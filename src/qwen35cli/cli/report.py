@@ -15,7 +15,7 @@ from qwen35cli.engine.depth import WARM_UP, Rounds
 from qwen35cli.engine.sampling import Sampling
 from qwen35cli.text.sanitize import Sanitizer
 
-from .terminal import Terminal
+from .terminal import Sink, Terminal
 
 
 def as_json(result: Result, loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
@@ -160,20 +160,33 @@ def kept_line(kept: Kept) -> str:
     return f"saved {kept.tokens:,} tokens ({size(kept.nbytes)}) · resume: {how}"
 
 
-def dry_run(
-    conversation: Conversation, question: Question, found: Found | None, terminal: Terminal
-) -> None:
-    """The prompt as the model gets it, on stdout; what it is made of, on stderr."""
+def dry_run(conversation: Conversation, question: Question, found: Found | None) -> dict[str, Any]:
+    """The object of `--dry-run`: the prompt as the model gets it, and its tokens. Keys are only
+    ever added.
+
+    Raises:
+        ContextFullError: it leaves no room to answer.
+    """
     opened = conversation.opened
-    prompt = conversation.prompt(question)
-    tokenizer = opened.tokenizer
-    text = b"".join(map(tokenizer.token_bytes, prompt.ids)).decode("utf-8", "replace")
-    terminal.stdout().write(Sanitizer().feed(text) + "\n")
-    for part in conversation.parts_of(question):
-        terminal.say(f"{part.tokens:>9,}  {part.name}")
-    total = len(prompt.ids)
-    terminal.say(f"{total:>9,}  in all, of {opened.ctx:,}: {opened.ctx - total:,} left to answer")
-    saved = found.tokens if found is not None else 0
+    ids = conversation.prompt(question).ids
+    parts = conversation.parts_of(question)
+    return {
+        "prompt": b"".join(map(opened.tokenizer.token_bytes, ids)).decode("utf-8", "replace"),
+        "parts": [{"name": part.name, "tokens": part.tokens} for part in parts],
+        "tokens": len(ids),
+        "cached": found.tokens if found is not None else 0,
+        "ctx": opened.ctx,
+        "left": opened.ctx - len(ids),
+    }
+
+
+def show_dry_run(plan: dict[str, Any], sink: Sink, terminal: Terminal) -> None:
+    """The same for people: the prompt where the answer would go, the tokens on stderr."""
+    sink.write(Sanitizer().feed(plan["prompt"]) + "\n")
+    for part in plan["parts"]:
+        terminal.say(f"{part['tokens']:>9,}  {part['name']}")
+    total, saved = plan["tokens"], plan["cached"]
+    terminal.say(f"{total:>9,}  in all, of {plan['ctx']:,}: {plan['left']:,} left to answer")
     terminal.say(f"{saved:>9,}  read before and saved; {total - saved:,} would be read")
 
 
