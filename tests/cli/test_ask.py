@@ -1,9 +1,11 @@
 """Whole calls in this process, with a scripted model: exact bytes of both streams, exit codes."""
 
+import errno
 import io
 import json
 import os
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -297,6 +299,69 @@ def test_o_refuses_a_link_to_itself(call, tmp_path):
         2,
         f"error: cannot write {link}: Too many levels of symbolic links",
     )
+
+
+@pytest.mark.parametrize("length", [250, 255])
+def test_o_takes_any_name_that_a_file_can_have(call, tmp_path, length):
+    path = tmp_path / ("a" * length)
+    assert call("ask", "hi", "-o", str(path)) == (0, b"", "")
+    assert path.read_bytes() == b"Hello.\n"
+
+
+def test_a_part_that_cannot_be_called_partial_is_named(call, tmp_path):
+    path = tmp_path / ("a" * 255)
+    _, _, err = call("ask", "hi", "-o", str(path), turns=[["new", fakes.FAIL]])
+    (left,) = tmp_path.iterdir()
+    assert left.read_text() == "new\n"
+    assert f"the part so far is in {left}\n" in err
+
+
+def test_o_refuses_a_name_that_no_file_can_have(call, tmp_path):
+    path = tmp_path / ("a" * 300)
+    code, _, err = call("ask", "hi", "-o", str(path))
+    assert (code, call.loads) == (2, 0)
+    assert err.startswith(f"error: cannot write {path}: File name too long\n")
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk with room for four bytes."""
+
+    def write(self, data):
+        if room := 4 - self.tell():
+            return super().write(data[:room])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_of_and_leaves_the_part_beside_the_file(call, tmp_path, monkeypatch):
+    def opened(descriptor, mode="r", **how):
+        if mode != "w":
+            return fdopen(descriptor, mode, **how)
+        return io.TextIOWrapper(io.BufferedWriter(FullDisk(descriptor, mode)), **how)
+
+    path, fdopen = tmp_path / "a.txt", os.fdopen
+    monkeypatch.setattr(os, "fdopen", opened)
+    code, _, err = call("ask", "hi", "-o", str(path))
+    assert code == 1
+    assert err == (
+        f"the part so far is in {path}.partial\n"
+        f"error: could not write {path}: No space left on device\n"
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt.partial"]
+    assert (tmp_path / "a.txt.partial").read_bytes() == b"Hell"
+
+
+def test_a_folder_that_goes_away_meanwhile_is_told_of(call, tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "a.txt"
+    path.parent.mkdir()
+
+    def prefill(*arguments, **how):
+        shutil.rmtree(path.parent, ignore_errors=True)
+        return plain(*arguments, **how)
+
+    plain = fakes.ScriptedDecoder.prefill
+    monkeypatch.setattr(fakes.ScriptedDecoder, "prefill", prefill)
+    code, _, err = call("ask", "hi", "-o", str(path))
+    assert (code, err) == (1, f"error: could not write {path}: No such file or directory\n")
 
 
 PLAN = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"

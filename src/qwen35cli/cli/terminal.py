@@ -164,10 +164,10 @@ class Terminal:
         file = _File(path.resolve() if path.is_symlink() else path, self)
         try:
             yield file
+            file.finish()
         except BaseException:
             file.break_off()
             raise
-        file.finish()
 
     # -- everything else ------------------------------------------------------------------------
 
@@ -325,7 +325,7 @@ class _File:
         self._path = path
         self._terminal = terminal
         with _refusing(path):
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            descriptor, name = tempfile.mkstemp(prefix=".qwen35-", dir=path.parent)
         self._temporary = Path(name)
         self._stream: IO[str] = os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
 
@@ -334,23 +334,39 @@ class _File:
             self._stream.write(text)
 
     def finish(self) -> None:
-        """The answer is whole: let the file appear."""
-        self._close()
-        self._temporary.chmod(_mode(self._path))
-        self._temporary.replace(self._path)
+        """The answer is whole: let the file appear.
+
+        Raises:
+            Qwen35Error: it cannot.
+        """
+        with self._named_errors():
+            self._close()
+            self._temporary.chmod(_mode(self._path))
+            self._temporary.replace(self._path)
 
     def break_off(self) -> None:
-        """Keep what there is beside the place of the file."""
-        self._close()
-        if not self._temporary.stat().st_size:
-            self._temporary.unlink()
+        """Keep what there is beside the place of the file. What cannot be kept is lost: the error
+        that ends the answer is the one to be told of.
+        """
+        with suppress(OSError):
+            self._close()
+        try:
+            if not self._temporary.stat().st_size:
+                self._temporary.unlink()
+                return
+        except OSError:  # it went with its folder
             return
-        partial = self._path.with_name(self._path.name + ".partial")
-        self._temporary.replace(partial)
-        self._terminal.say(f"the part so far is in {partial}")
+        kept = self._path.with_name(self._path.name + ".partial")
+        try:
+            self._temporary.replace(kept)
+        except OSError:  # too long a name, or that of a folder
+            kept = self._temporary
+        self._terminal.say(f"the part so far is in {kept}")
 
     def _close(self) -> None:
-        with self._named_errors(), self._stream:
+        if self._stream.closed:
+            return
+        with self._stream:
             self._stream.flush()
             os.fsync(self._stream.fileno())
 
