@@ -182,7 +182,7 @@ class JsonView:
 
 def json_line(value: dict[str, Any]) -> str:
     """`value` as one line of JSON that is safe on a terminal."""
-    line = json.dumps(value, ensure_ascii=False)
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"
 
 

@@ -1,6 +1,5 @@
 """Functions for the model: their definitions, and its calls as text to typed arguments."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 from qwen35cli.errors import UsageError
 
 from .schema import invalid
-from .strict_json import read
+from .strict_json import loads, read
 
 _PARAMETER = r"\s*<parameter=([^>]*)>(.*?)</parameter>"
 _PARAMETERS = re.compile(_PARAMETER, re.DOTALL)
@@ -145,8 +144,8 @@ def _value(raw: str, types: Sequence[str]) -> object:
     if not kinds or (types == ("string",)):
         return raw
     try:
-        value = _PYTHON_WORDS[raw] if raw in _PYTHON_WORDS else json.loads(raw)
-    except (ValueError, RecursionError):
+        value = _PYTHON_WORDS[raw] if raw in _PYTHON_WORDS else loads(raw)
+    except ValueError:
         return raw
     fits = value is None or any(
         isinstance(value, _JSON_TYPES[kind]) and (kind == "boolean" or value is not True)
