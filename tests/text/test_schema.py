@@ -123,6 +123,17 @@ REFUSED = [
         "the schema is not a valid JSON schema: at /pattern: '(' is not a 'regex'",
     ),
     (
+        '{"pattern": "^[[:alpha:]]{3}$"}',
+        "the schema is not a valid JSON schema: at /pattern: '^[[:alpha:]]{3}$' can be read in two "
+        "ways: possible nested set at position 2",
+    ),
+    (
+        '{"items": {"patternProperties": {"[a-z&&b]": {}}}}',
+        "the schema is not a valid JSON schema: at /items/patternProperties: '[a-z&&b]' can be",
+    ),
+    ('{"pattern": "[a||b]"}', "the schema is not a valid JSON schema: at /pattern: '[a||b]' can"),
+    ('{"pattern": "[a--b]"}', "the schema is not a valid JSON schema: at /pattern: '[a--b]' can"),
+    (
         '{"$schema": "http://json-schema.org/draft-04/schema#"}',
         "the schema is not a valid JSON schema: its $schema, 'http://json-schema.org/draft-04/sche",
     ),
@@ -219,6 +230,7 @@ def test_hints_say_what_to_write():
         {"$schema": "http://json-schema.org/draft-07/schema#", "type": "string"},
         {"oneOf": [{"type": "string"}, {"type": "integer"}]},
         {"type": "array", "items": {"$ref": "#"}},
+        {"type": "string", "pattern": r"^[\[\]a&]-[|]$"},
         json.loads(nested(MAX_DEPTH - 1)),
     ],
 )

@@ -5,6 +5,7 @@ Only local references are followed; nothing here touches the network.
 
 import itertools
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -125,10 +126,30 @@ def invalid(schema: Mapping[str, Any]) -> str | None:
     if (draft := _dialect(schema)) is None:
         return f"its $schema, {str(schema['$schema'])[:80]!r}, is none of {', '.join(_dialects())}"
     try:
-        draft.check_schema(schema)
+        draft.check_schema(schema, format_checker=_patterns())
     except exceptions.SchemaError as error:
-        return _at(error.absolute_path) + _line(error.message)
+        why = error.message
+        if isinstance(error.cause, FutureWarning):
+            why = f"{error.instance!r} can be read in two ways: {str(error.cause).lower()}"
+        return _at(error.absolute_path) + _line(why)
     return None
+
+
+def _patterns() -> Any:
+    """Finds patterns that are none, or that Python warns of: what holds an answer to them reads
+    `[[:alpha:]]` or `[a-z&&b]` otherwise than what checks it.
+    """
+    from jsonschema import FormatChecker
+
+    checker = FormatChecker(("regex",))
+
+    @checker.checks("regex", raises=(re.error, FutureWarning))
+    def compiles(pattern: object) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)
+            return not isinstance(pattern, str) or bool(re.compile(pattern))
+
+    return checker
 
 
 def _dialect(schema: Mapping[str, Any]) -> Any:
