@@ -400,6 +400,15 @@ def test_max_tokens_counts_the_answer_only_and_warns(call):
     assert err == "warning: the answer was stopped at 3 tokens\nhint: --max-tokens 6\n"
 
 
+def test_a_limit_behind_the_last_of_the_json_does_no_harm(call):
+    given = ("ask", "q", "--max-tokens", "1", "--json", "--schema")
+    code, out, err = call(*given, '{"const": 5}', turns=[["5"]])
+    assert (code, json.loads(out)["data"], err) == (0, 5, "")
+    code, out, err = call(*given, '{"type": "integer"}', turns=[["5"]])
+    assert (code, json.loads(out)["data"]) == (7, None)
+    assert err.startswith("error: the answer stopped at 1 tokens inside the JSON")
+
+
 def test_a_full_context_is_named(call):
     code, out, err = call("ask", "q", ctx=40, turns=[["x" * 99]])
     assert code == 0

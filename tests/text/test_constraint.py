@@ -8,7 +8,7 @@ import pytest
 
 import qwen35cli
 from qwen35cli.errors import SchemaError
-from qwen35cli.text.constraint import Constraint
+from qwen35cli.text.constraint import Constraint, is_whole
 from qwen35cli.text.schema import check, read_schema
 from qwen35cli.text.tokenizer import Tokenizer
 from tests.fakes import ByteTokenizer
@@ -228,6 +228,25 @@ def test_only_the_end_follows_what_is_complete(tokenizer):
         assert constraint.accepting
         assert constraint.allowed().nonzero().flatten().tolist() == [tokenizer.special.im_end]
         constraint.take(tokenizer.special.im_end)
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "whole"),
+    [
+        ({"const": 5}, "5", True),
+        ({"const": 5}, "", False),
+        ({"const": 5}, "6", False),
+        ({"type": "integer"}, "5", False),  # and another digit
+        ({"enum": [1, 12]}, "1", False),
+        ({"enum": [1, 12]}, "12", True),
+        ({"type": "string"}, '"grün"', True),
+        ({"type": "string"}, '"grün', False),
+        ({"type": "array", "items": {"type": "integer"}}, "[1, 2]", True),
+        ({"type": "array", "items": {"type": "integer"}}, "[1, 2", False),
+    ],
+)
+def test_an_answer_is_whole_where_only_the_end_can_follow(schema, answer, whole):
+    assert is_whole(schema, answer) == whole
 
 
 @pytest.mark.parametrize("literal", ["<|im_end|>", "<|endoftext|>", "</think>", "<|image_pad|>"])

@@ -69,8 +69,10 @@ def check(schema: Schema, result: "Result") -> Any:
         SchemaError: it does not satisfy the schema, or was cut before it could.
     """
     from qwen35cli.text import schema as schemas
+    from qwen35cli.text.constraint import is_whole
 
-    if result.finish_reason in ("length", "context"):
+    cut = result.finish_reason in ("length", "context")
+    if cut and not is_whole(schema, result.answer):
         raise SchemaError(
             f"the answer stopped at {result.answer_tokens:,} tokens inside the JSON, so it does "
             "not satisfy the schema",

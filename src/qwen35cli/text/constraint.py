@@ -131,12 +131,28 @@ def unenforceable(schema: Mapping[str, Any]) -> str | None:
     failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, limits=_limits())
     if failed:
         return messages[0]
-    vocabulary = LLTokenizer(TokenizerWrapper(_Bytes()))
-    matcher = LLMatcher(vocabulary, grammar, log_level=0, limits=_limits())
+    matcher = _over_bytes(grammar)
     matcher.compute_bitmask()
     matcher.consume_tokens(matcher.compute_ff_tokens())  # as far as there is no choice
     matcher.compute_bitmask()
     return _broken(matcher)
+
+
+def is_whole(schema: Mapping[str, Any], answer: str) -> bool:
+    """Whether nothing but the end can follow `answer`, as it could the 1 of 12.
+
+    Args:
+        schema: one that can be enforced.
+    """
+    matcher = _over_bytes(_grammar(schema))
+    written = [*answer.encode()]
+    taken = matcher.try_consume_tokens(written)
+    return taken == len(written) and matcher.is_accepting() and matcher.is_stopped()
+
+
+def _over_bytes(grammar: str) -> LLMatcher:
+    vocabulary = LLTokenizer(TokenizerWrapper(_Bytes()))
+    return LLMatcher(vocabulary, grammar, log_level=0, limits=_limits())
 
 
 def _broken(matcher: LLMatcher) -> str | None:
