@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 
 import pytest
 from PIL import Image
@@ -464,6 +465,15 @@ def test_ctrl_c_leaves_the_part_beside_the_file(call, tmp_path):
     assert err == f"(interrupted)\nthe part so far is in {path}.partial\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt.partial"]
     assert (tmp_path / "a.txt.partial").read_bytes() == b"begun!\n"
+
+
+def test_another_ctrl_c_while_the_part_is_put_away_changes_nothing(call, tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: signal.raise_signal(signal.SIGINT))
+    turns = [["begun", fakes.CTRL_C, "!", "never"]]
+    code, _, err = call("ask", "q", "-o", str(path), turns=turns)
+    assert (code, err) == (130, f"(interrupted)\nthe part so far is in {path}.partial\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt.partial"]
 
 
 def test_a_picture_that_is_far_too_narrow_is_named(call, tmp_path):

@@ -56,6 +56,18 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path, start):
     assert b"never" not in process.stdout.read()
 
 
+def test_a_second_ctrl_c_leaves_the_part_beside_the_file(tmp_path):
+    turns = [["begun", fakes.CTRL_C, fakes.CTRL_C, "never"]]
+    path = tmp_path / "out" / "a"
+    path.parent.mkdir()
+    line = command(tmp_path, turns, "ask", "q", "-o", str(path))
+    done = subprocess.run(line, env=environment(), capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 130
+    assert done.stderr.decode() == f"the part so far is in {path}.partial\n"
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.partial"]
+    assert (path.parent / "a.partial").read_text() == "begun"
+
+
 LINES = [["line\n", "line\n"]]
 
 

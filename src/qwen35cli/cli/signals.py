@@ -39,6 +39,13 @@ def handled(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
                 signal.signal(number, old)
 
 
+@contextmanager
+def held_off() -> Iterator[None]:
+    """Drop them inside: the program is ending, and what takes a moment is put away before."""
+    with handled((signal.SIGINT, *ENDING), lambda number, frame: None):
+        yield
+
+
 def _counts_once(number: int) -> None:
     """A window that closes sends SIGHUP from its shell and from its terminal: one is heard."""
     if number not in (signal.SIGINT, signal.SIGTERM):
@@ -68,9 +75,11 @@ class Stop:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         _counts_once(number)
         if self.requested:
-            for action in _leaving:
-                action()
-            os._exit(InterruptedByUser.exit_code)
+            try:
+                for action in _leaving:
+                    action()
+            finally:
+                os._exit(InterruptedByUser.exit_code)
         self.requested = True
         self.leaving = number in ENDING
 

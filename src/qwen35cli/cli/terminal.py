@@ -22,7 +22,7 @@ import typer
 from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.text.sanitize import sanitize
 
-from . import settings
+from . import settings, signals
 from .hints import followed
 
 if TYPE_CHECKING:
@@ -163,8 +163,9 @@ class Terminal:
             return
         file = _File(path.resolve() if path.is_symlink() else path, self)
         try:
-            yield file
-            file.finish()
+            with signals.before_leaving(file.break_off):
+                yield file
+                file.finish()
         except BaseException:
             file.break_off()
             raise
@@ -348,20 +349,25 @@ class _File:
         """Keep what there is beside the place of the file. What cannot be kept is lost: the error
         that ends the answer is the one to be told of.
         """
+        with signals.held_off():
+            kept = self._set_aside()
+        if kept is not None:
+            self._terminal.say(f"the part so far is in {kept}")
+
+    def _set_aside(self) -> Path | None:
+        """Where the part is kept, if there is one."""
         with suppress(OSError):
             self._close()
         try:
             if not self._temporary.stat().st_size:
                 self._temporary.unlink()
-                return
+                return None
         except OSError:  # it went with its folder
-            return
-        kept = self._path.with_name(self._path.name + ".partial")
+            return None
         try:
-            self._temporary.replace(kept)
+            return self._temporary.replace(self._path.with_name(self._path.name + ".partial"))
         except OSError:  # too long a name, or that of a folder
-            kept = self._temporary
-        self._terminal.say(f"the part so far is in {kept}")
+            return self._temporary
 
     def _close(self) -> None:
         if self._stream.closed:
