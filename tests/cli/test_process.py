@@ -99,6 +99,21 @@ def test_streams_that_are_closed_or_full(tmp_path, redirection, code, out, err):
     assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
 
 
+@pytest.mark.parametrize(("name", "sign"), [("stdout", ">>"), ("stderr", "2>>")])
+def test_o_adds_to_the_file_that_a_stream_is(tmp_path, name, sign):
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    line = shlex.join(command(tmp_path, LINES, "ask", "q", "-o", f"/dev/{name}"))
+    subprocess.run(
+        ["bash", "-c", f"{line} {sign} {shlex.quote(str(log))}"],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert log.read_text() == "before\nline\nline\n\n"
+
+
 @pytest.mark.parametrize("merged", [False, True], ids=["stdout", "both-streams"])
 def test_a_reader_that_went_away_ends_it_quietly(tmp_path, merged):
     read, write = os.pipe()

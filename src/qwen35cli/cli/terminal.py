@@ -387,14 +387,23 @@ class _File:
 def _takes_a_stream(path: Path) -> bool:
     """Whether there is something at `path` that is written to, not replaced."""
     with _refusing(path), suppress(FileNotFoundError):
-        mode = path.stat().st_mode
-        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+        there = path.stat()
+        if stat.S_ISREG(there.st_mode):  # /dev/stdout may be a file that others write to as well
+            return any(_is_open_as(there, descriptor) for descriptor in (1, 2))
+        return not stat.S_ISDIR(there.st_mode)
+    return False
+
+
+def _is_open_as(there: os.stat_result, descriptor: int) -> bool:
+    with suppress(OSError):  # it is closed
+        return os.path.samestat(there, os.fstat(descriptor))
     return False
 
 
 def _opened(path: Path) -> TextIO:
     with _refusing(path):
-        return os.fdopen(os.open(path, os.O_WRONLY), "w", encoding="utf-8", newline="\n")
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    return os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
 
 
 @contextmanager
