@@ -1,4 +1,4 @@
-"""The only module that writes: the answer to stdout or a file, all else to stderr.
+"""The only module that writes: the answer to stdout or a file (`answer_file`), all else to stderr.
 
 What comes from the model, a file or the user passes through the sanitiser on its way out; the only
 escapes on a stream are our own, and none where that stream is not a terminal. stdout and stderr are
@@ -8,21 +8,20 @@ judged separately.
 import base64
 import os
 import shutil
-import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 import typer
 
-from qwen35cli.errors import Qwen35Error, UsageError
+from qwen35cli.errors import Qwen35Error
 from qwen35cli.text.sanitize import sanitize
 
-from . import settings, signals
+from . import answer_file, settings, signals
+from .answer_file import AnswerFile
 from .hints import followed
 
 if TYPE_CHECKING:
@@ -157,11 +156,11 @@ class Terminal:
         if path is None:
             yield self.stdout()
             return
-        if _takes_a_stream(path):
-            with _opened(path) as stream:
+        if answer_file.takes_a_stream(path):
+            with answer_file.opened(path) as stream:
                 yield _Stream(stream, self)
             return
-        file = _File(path.resolve() if path.is_symlink() else path, self)
+        file = AnswerFile(path.resolve() if path.is_symlink() else path, self.say)
         try:
             with signals.before_leaving(file.break_off):
                 yield file
@@ -315,105 +314,6 @@ class _Stream:
             raise Qwen35Error(f"could not write the answer: {error.strerror}") from None
 
 
-class _File:
-    """The answer in a file that appears whole; what a cut answer left is in FILE.partial."""
-
-    def __init__(self, path: Path, terminal: Terminal) -> None:
-        if path.is_dir():
-            raise UsageError(
-                f"{path} is a folder, the answer needs a file", f"-o {path}/answer.txt"
-            )
-        self._path = path
-        self._terminal = terminal
-        with _refusing(path):
-            descriptor, name = tempfile.mkstemp(prefix=".qwen35-", dir=path.parent)
-        self._temporary = Path(name)
-        self._stream: IO[str] = os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
-
-    def write(self, text: str) -> None:
-        with self._named_errors():
-            self._stream.write(text)
-
-    def finish(self) -> None:
-        """The answer is whole: let the file appear.
-
-        Raises:
-            Qwen35Error: it cannot.
-        """
-        with self._named_errors():
-            self._close()
-            self._temporary.chmod(_mode(self._path))
-            self._temporary.replace(self._path)
-
-    def break_off(self) -> None:
-        """Keep what there is beside the place of the file. What cannot be kept is lost: the error
-        that ends the answer is the one to be told of.
-        """
-        with signals.held_off():
-            kept = self._set_aside()
-        if kept is not None:
-            self._terminal.say(f"the part so far is in {kept}")
-
-    def _set_aside(self) -> Path | None:
-        """Where the part is kept, if there is one."""
-        with suppress(OSError):
-            self._close()
-        try:
-            if not self._temporary.stat().st_size:
-                self._temporary.unlink()
-                return None
-        except OSError:  # it went with its folder
-            return None
-        try:
-            return self._temporary.replace(self._path.with_name(self._path.name + ".partial"))
-        except OSError:  # too long a name, or that of a folder
-            return self._temporary
-
-    def _close(self) -> None:
-        if self._stream.closed:
-            return
-        with self._stream:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise Qwen35Error(f"could not write {self._path}: {error.strerror}") from None
-
-
-def _takes_a_stream(path: Path) -> bool:
-    """Whether there is something at `path` that is written to, not replaced."""
-    with _refusing(path), suppress(FileNotFoundError):
-        there = path.stat()
-        if stat.S_ISREG(there.st_mode):  # /dev/stdout may be a file that others write to as well
-            return any(_is_open_as(there, descriptor) for descriptor in (1, 2))
-        return not stat.S_ISDIR(there.st_mode)
-    return False
-
-
-def _is_open_as(there: os.stat_result, descriptor: int) -> bool:
-    with suppress(OSError):  # it is closed
-        return os.path.samestat(there, os.fstat(descriptor))
-    return False
-
-
-def _opened(path: Path) -> TextIO:
-    with _refusing(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-    return os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", "-o FILE") from None
-
-
 def _cut(line: str, room: int) -> str:
     """The beginning of `line` that is at most `room` columns wide."""
     if line.isascii():
@@ -423,15 +323,6 @@ def _cut(line: str, room: int) -> str:
     while line and (over := wcswidth(line) - room) > 0:
         line = line[: -max(1, over // 2)]
     return line
-
-
-def _mode(path: Path) -> int:
-    """The mode of the file that is replaced, or what a new file would get."""
-    with suppress(OSError):
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
