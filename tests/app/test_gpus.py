@@ -5,6 +5,7 @@ import pytest
 from qwen35cli.app import gpus
 from qwen35cli.app.estimate import GIB
 from qwen35cli.errors import UsageError
+from qwen35cli.kernels import triton
 
 
 def test_the_table_is_whole():
@@ -12,6 +13,24 @@ def test_the_table_is_whole():
     assert len({gpu.name for gpu in gpus.table()}) == 134
     assert all(gpu.usable > GIB and gpu.bandwidth_gbs > 50 for gpu in gpus.table())
     assert len(gpus.common()) == 12
+
+
+def test_a_card_says_which_kernels_run_on_it():
+    """By the bound of the kernels themselves; those that are shown unasked take them all."""
+    assert gpus.LEAST == triton.LEAST
+    assert all(gpu.kernels == ("triton", "reference") for gpu in gpus.common())
+    for name, kernels in [
+        ("Tesla T4", ("reference",)),
+        ("GTX 1650", ("reference",)),
+        ("TITAN RTX", ("reference",)),
+        ("A100 SXM4 40GB", ("triton", "reference")),
+        ("RTX 3050 8GB", ("triton", "reference")),
+        ("RTX 5090", ("triton", "reference")),
+        ("7900 XTX", ()),
+        ("Apple M1 8GB", ()),
+        ("8GB", None),
+    ]:
+        assert gpus.parse(name).kernels == kernels, name
 
 
 @pytest.mark.parametrize("gpu", gpus.table(), ids=lambda gpu: gpu.name)

@@ -93,6 +93,27 @@ def test_json_is_one_object_with_the_promised_keys(qwen35):
     assert 0 < card["tokens_per_s"]["low"] < card["tokens_per_s"]["high"]
 
 
+@pytest.mark.parametrize(
+    ("card", "warning", "kernels"),
+    [
+        ("Tesla T4", "the fused kernels do not run on Tesla T4 (sm_75)", ["reference"]),
+        ("7900 xtx", "no model runs on Radeon RX 7900 XTX", []),
+    ],
+)
+def test_a_card_that_is_refused_has_a_size_and_no_speed(qwen35, card, warning, kernels):
+    for view in ((), ("--compare",)):
+        code, out, err = qwen35("--gpu", card, "--ctx", "8k", *view)
+        assert code == 0
+        assert err.startswith(f"warning: {warning}")
+        assert not re.search(r"^.*(usable:.* tokens/s|int4 .*\d – \d)", out, re.M)
+    found = json.loads(qwen35("--gpu", card, "--ctx", "8k", "--json")[1])
+    assert (found["fits"], found["tokens_per_s"]) == (True, None)
+    assert found["gpus"][0]["kernels"] == kernels
+    assert {*map(tuple, (card["kernels"] for card in found["gpus"][1:]))} == {
+        ("triton", "reference")
+    }
+
+
 def test_several_contexts_are_several_objects_and_one_that_does_not_fit_decides(qwen35):
     code, out, err = qwen35("--json", "--ctx", "8k,32k", "--ctx", "262144", "--gpu", "8GiB")
     assert [json.loads(line)["ctx"] for line in out.splitlines()] == [8_192, 32_768, 262_144]

@@ -4,7 +4,7 @@ import csv
 import difflib
 import importlib.resources
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,12 +12,13 @@ from qwen35cli.errors import UsageError
 
 from .estimate import GIB
 
-# Shown where nothing else is asked for: one of each size that people have.
+# Shown where nothing else is asked for: one of each size that people have, that the kernels run on.
 COMMON = (
-    *("GeForce GTX 1650", "GeForce RTX 2060 6GB", "GeForce RTX 4060", "GeForce RTX 3080 10GB"),
-    *("GeForce RTX 5070", "GeForce RTX 3060 12GB", "Tesla T4", "GeForce RTX 5060 Ti 16GB"),
-    *("L4", "GeForce RTX 4090", "GeForce RTX 5090", "A100 SXM4 40GB"),
+    *("GeForce RTX 3060 Laptop", "GeForce RTX 4060", "GeForce RTX 3070", "GeForce RTX 3080 10GB"),
+    *("GeForce RTX 5070", "GeForce RTX 3060 12GB", "GeForce RTX 5060 Ti 16GB", "L4"),
+    *("GeForce RTX 4090", "GeForce RTX 3090", "GeForce RTX 5090", "A100 SXM4 40GB"),
 )
+LEAST = (8, 0)  # as in kernels/triton, which would import torch
 BRANDS = {"nvidia", "amd", "intel", "geforce", "radeon", "tesla", "apple", "instinct", "gpu"}
 FILLERS = BRANDS | {"rtx", "gtx", "rx", "arc", "sxm4", "sxm5", "sxm2", "pcie", "unified", "gb10"}
 UNIT = r"(?:g|gb|gib)"
@@ -30,6 +31,15 @@ class Gpu:
     name: str
     usable: int  # bytes that programs can have
     bandwidth_gbs: float | None = None
+    capability: tuple[int, int] | None = None  # of CUDA; None: no card of NVIDIA, or not known
+    kernels: tuple[str, ...] | None = None  # those that run on it; None: not known
+
+
+def kernels(capability: tuple[int, int] | None) -> tuple[str, ...]:
+    """What runs on a card of this compute capability; None is one that has no CUDA."""
+    if capability is None:
+        return ()
+    return ("triton", "reference") if capability >= LEAST else ("reference",)
 
 
 @cache
@@ -37,9 +47,20 @@ def table() -> tuple[Gpu, ...]:
     """All cards that are known."""
     file = importlib.resources.files("qwen35cli.app") / "gpus.csv"
     rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
-    return tuple(
-        Gpu(row["name"], round(float(row["vram_gib_usable"]) * GIB), float(row["bandwidth_gbs"]))
-        for row in rows
+    return tuple(_card(row) for row in rows)
+
+
+def _card(row: Mapping[str, str]) -> Gpu:
+    capability = None
+    if row["vendor"] == "NVIDIA":
+        major, minor = row["arch_or_cc"].split(".")
+        capability = int(major), int(minor)
+    return Gpu(
+        row["name"],
+        round(float(row["vram_gib_usable"]) * GIB),
+        float(row["bandwidth_gbs"]),
+        capability,
+        kernels(capability),
     )
 
 

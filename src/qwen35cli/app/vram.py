@@ -125,7 +125,7 @@ def answer(options: VramOptions) -> list[Answer]:
         patches=tuple(picture.patches for picture in pictures),
         drafts=options.drafts,
         device=device,
-        triton=device == "cuda",
+        triton=device == "cuda" and (target is None or target.kernels != ("reference",)),
     )
     if options.display and target is not None:
         target = replace(target, usable=max(target.usable - DISPLAY_BYTES, 0))
@@ -163,9 +163,16 @@ def how_it_fits(estimate: Estimate, usable: int) -> Verdict:
 def fit(estimate: Estimate, gpu: Gpu) -> Fit:
     """How an estimate stands to a card."""
     verdict = how_it_fits(estimate, gpu.usable)
-    speed = gpu.bandwidth_gbs and estimate.tokens_per_s(gpu.bandwidth_gbs)
     headroom = gpu.usable - estimate.total
-    return Fit(gpu, verdict, headroom, estimate.largest_context(gpu.usable), speed or None)
+    largest = estimate.largest_context(gpu.usable)
+    return Fit(gpu, verdict, headroom, largest, tokens_per_s(estimate, gpu))
+
+
+def tokens_per_s(estimate: Estimate, gpu: Gpu) -> tuple[float, float] | None:
+    """How fast the fused kernels decode; None: they do not run there, or nothing is known."""
+    if gpu.bandwidth_gbs is None or (gpu.kernels is not None and "triton" not in gpu.kernels):
+        return None
+    return estimate.tokens_per_s(gpu.bandwidth_gbs)
 
 
 # -- the model -----------------------------------------------------------------------------------
@@ -297,7 +304,9 @@ def present(*, required: bool) -> Gpu | None:
     name = torch.cuda.get_device_name()
     known = gpus.named(name)
     free = free_bytes(torch.device("cuda"))
-    return Gpu(name, free, known.bandwidth_gbs if known else None)
+    capability = torch.cuda.get_device_capability()
+    bandwidth_gbs = known.bandwidth_gbs if known else None
+    return Gpu(name, free, bandwidth_gbs, capability, gpus.kernels(capability))
 
 
 # -- other views -----------------------------------------------------------------------------------

@@ -15,7 +15,12 @@ from qwen35cli.errors import UsageError
 
 FORMATS = (".png", ".svg")
 LINES = {"bf16": "-", "int8": "--"}  # by the numbers of the KV cache
-SHOWN = ("GeForce RTX 4060", "GeForce RTX 3060 12GB", "Tesla T4", "GeForce RTX 4090")
+SHOWN = (
+    "GeForce RTX 4060",
+    "GeForce RTX 3060 12GB",
+    "GeForce RTX 5060 Ti 16GB",
+    "GeForce RTX 4090",
+)
 
 
 def draw(answers: Sequence[Answer], path: Path) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen35cli.app.estimate import GIB, MIB, Estimate, size
-from qwen35cli.app.vram import Answer, Fit, compare, explain, how_it_fits
+from qwen35cli.app.vram import Answer, Fit, compare, explain, how_it_fits, tokens_per_s
 from qwen35cli.text.sanitize import sanitize
 
 from .options import VramFlags
@@ -185,17 +185,12 @@ def comparison(answers: Sequence[Answer], columns: int | None = None) -> list[Ta
         for place, estimate in enumerate(rows[0].estimates)
     ]
     if target is not None:
-        usable, bandwidth = target.gpu.usable, target.gpu.bandwidth_gbs
+        usable = target.gpu.usable
         least = [row.estimates[0] for row in rows]
+        speeds = [tokens_per_s(each, target.gpu) if each.fits(usable) else None for each in least]
         rest += [
             _Column("largest context", [_tokens(each.largest_context(usable)) for each in least]),
-            _Column(
-                "tokens/s",
-                [
-                    _speed(each.tokens_per_s(bandwidth)) if bandwidth and each.fits(usable) else "–"
-                    for each in least
-                ],
-            ),
+            _Column("tokens/s", [_speed(speed) if speed else "–" for speed in speeds]),
         ]
     return _stacked(names, rest, columns, title)
 

@@ -17,6 +17,7 @@ from .terminal import Terminal
 from .values import RoundCount
 
 if TYPE_CHECKING:
+    from qwen35cli.app.gpus import Gpu
     from qwen35cli.app.vram import Answer, Fit, VramOptions
 
 MOST = 16_777_216  # tokens, pictures of which nothing is known to need more
@@ -118,6 +119,8 @@ def options(model: str, flags: VramFlags) -> "VramOptions":
 
 def warn(answers: "Sequence[Answer]", terminal: Terminal) -> None:
     """What is computed all the same."""
+    if answers[0].target is not None:
+        _warn_of_card(answers[0].target.gpu, terminal)
     model = answers[0].estimate.model
     most = model.config.text.max_context
     for answer in answers:
@@ -133,6 +136,24 @@ def warn(answers: "Sequence[Answer]", terminal: Terminal) -> None:
                 f"the pictures alone are {pictures:,} tokens, the context {answer.ctx:,}",
                 f"--ctx {pictures + 1024}",
             )
+
+
+def _warn_of_card(gpu: "Gpu", terminal: Terminal) -> None:
+    """Say of a card that the fused kernels do not run on it, and what does."""
+    if gpu.kernels is None or "triton" in gpu.kernels:
+        return
+    if gpu.kernels:
+        major, minor = gpu.capability or (0, 0)
+        terminal.warn(
+            f"the fused kernels do not run on {gpu.name} (sm_{major}{minor}): plain torch does, "
+            "slower",
+            "qwen35 chat --kernels reference",
+        )
+    else:
+        terminal.warn(
+            f"no model runs on {gpu.name}: only NVIDIA's GPUs are used",
+            "qwen35 chat --device cpu",
+        )
 
 
 def refuse(answers: "Sequence[Answer]") -> None:
@@ -212,6 +233,7 @@ def _fit_json(fit: "Fit") -> dict[str, Any]:
         "headroom_bytes": fit.headroom,
         "max_ctx": fit.largest_ctx,
         "tokens_per_s": _speed(fit.tokens_per_s),
+        "kernels": fit.gpu.kernels,
     }
 
 
