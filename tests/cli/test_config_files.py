@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 import time
+from operator import attrgetter
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import typer
 
-from qwen35cli.cli import app, config, config_file, flags, options, run, values
+from qwen35cli.cli import app, ask, config, config_file, flags, options, run, values
 from qwen35cli.cli.adjust import Adjustable
 from qwen35cli.engine.sampling import PRESET_NAMES, Sampling
 from qwen35cli.errors import UsageError
@@ -153,6 +155,76 @@ def test_a_switch_of_a_file_can_be_taken_back(home, monkeypatch):
     assert value("think", "ask", "--no-think", "q") is False
     monkeypatch.setenv("QWEN35_NO_SAVE", "0")
     assert value("no_save") is False
+
+
+def counted(monkeypatch, *arguments):
+    """The flags that `ask` goes by."""
+    found = []
+    monkeypatch.setattr(ask, "answer_once", lambda context, prompt, flags: found.append(flags))
+    assert run(["ask", *arguments]) == 0
+    return found[0]
+
+
+def test_of_two_that_exclude_each_other_the_stronger_source_counts(home, monkeypatch):
+    def output(*arguments):
+        flags = counted(monkeypatch, *arguments, "q")
+        return flags.output.json, flags.output.stream_json
+
+    write(home, "system", "[ask]\njson = true")
+    assert output("--stream-json") == (False, True)
+    assert output() == (True, False)
+    write(home, "user", "stream_json = true")
+    assert output() == (False, True)
+    monkeypatch.setenv("QWEN35_JSON", "1")
+    assert output() == (True, False)
+    monkeypatch.setenv("QWEN35_STREAM_JSON", "1")
+    assert output() == (True, True)  # the command decides, and refuses them
+    assert output("--json") == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "typed", "off", "on"),
+    [
+        ("no_save = true", ["-c"], "session.no_save", "session.go_on"),
+        ("no_save = true", ["--session", "a"], "session.no_save", "session.session"),
+        ("quiet = true", ["-v"], "screen.quiet", "screen.verbose"),
+        ("no_color = true", ["--color", "always"], "screen.no_color", "screen.color"),
+    ],
+)
+def test_what_is_typed_counts_against_a_file(home, monkeypatch, text, typed, off, on):
+    write(home, "user", text)
+    assert attrgetter(off)(counted(monkeypatch, "q"))
+    flags = counted(monkeypatch, *typed, "q")
+    assert attrgetter(on)(flags)
+    assert not attrgetter(off)(flags)
+
+
+def test_a_prompt_that_is_typed_counts_before_that_of_a_variable(monkeypatch):
+    monkeypatch.setenv("QWEN35_PROMPT", "x")
+    assert counted(monkeypatch, "q").input.prompt_flag is None
+    assert counted(monkeypatch).input.prompt_flag == "x"
+    assert counted(monkeypatch, "-p", "y", "q").input.prompt_flag == "y"
+
+
+def test_a_file_that_wants_raw_answers_leaves_the_terminal_alone(home, monkeypatch, capsys):
+    monkeypatch.setattr("qwen35cli.cli.terminal._is_terminal", lambda _: True)
+    answered = []
+    monkeypatch.setattr(ask, "_answer", lambda *given: answered.append(given[-1].output.raw))
+    write(home, "user", "[ask]\nraw = true")
+    assert run(["ask", "q"]) == 0
+    assert run(["ask", "-o", str(home / "answer"), "q"]) == 0
+    assert answered == [False, True]
+    assert run(["ask", "--raw", "q"]) == 2
+    assert "error: --raw could send control characters" in capsys.readouterr().err
+
+
+def test_a_chat_refuses_only_what_is_typed(home, monkeypatch, capsys):
+    monkeypatch.setattr("qwen35cli.cli.stdin.is_terminal", lambda: True)
+    monkeypatch.setattr("qwen35cli.cli.repl.Repl", Mock())
+    write(home, "user", 'json = true\nraw = true\nschema = "a"')
+    assert run(["chat", "--model", "demo"]) == 0
+    assert run(["chat", "--model", "demo", "--json"]) == 2
+    assert "error: --json: for one answer, not for a chat\n" in capsys.readouterr().err
 
 
 def test_a_model_of_the_file_is_that_of_every_command(home):

@@ -7,7 +7,7 @@ import typer
 
 from qwen35cli.errors import InterruptedByUser, Qwen35Error, UsageError
 
-from . import stdin, structured
+from . import config, stdin, structured
 from .flags import grouped
 from .options import Flags, ModelFlags, Prompt
 from .terminal import Sink, Terminal
@@ -49,20 +49,28 @@ def answer_once(context: typer.Context, prompt: str | None, flags: Flags) -> Non
     if not any(given) and not stdin.is_piped():
         terminal.help(context)
         raise NOTHING
-    _check_output(flags, terminal)
+    flags = _checked_output(context, flags, terminal)
     terminal.status("starting …")
     with terminal.sink(flags.output.output) as sink:
         _answer(sink, terminal, prompt, flags)
 
 
-def _check_output(flags: Flags, terminal: Terminal) -> None:
+def _checked_output(context: typer.Context, flags: Flags, terminal: Terminal) -> Flags:
+    """The flags, without a `--raw` of a file or a variable where the answer goes to a terminal.
+
+    Raises:
+        UsageError: they cannot go together.
+    """
     output = flags.output
     if output.json and output.stream_json:
         raise UsageError("--json and --stream-json exclude each other", "leave one out")
-    if output.raw and output.output is None and terminal.out_is_terminal:
+    if not (output.raw and output.output is None and terminal.out_is_terminal):
+        return flags
+    if config.is_typed(context, "raw"):
         raise UsageError(
             "--raw could send control characters to the terminal", "--raw | less, or -o FILE"
         )
+    return replace(flags, output=replace(output, raw=False))
 
 
 def begin_reading(flags: ModelFlags) -> None:

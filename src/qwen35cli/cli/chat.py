@@ -1,15 +1,27 @@
 """`qwen35 chat`: a conversation in the terminal."""
 
+from typing import Final
+
 import typer
 
 from qwen35cli.errors import UsageError
 
-from . import stdin
+from . import config, stdin
 from .ask import answer_once, begin_reading
 from .flags import grouped
 from .keyboard import typing_ahead
 from .options import Flags, Interactive, Prompt
 from .terminal import Terminal
+
+ONCE: Final = {  # what is for one answer; files and variables may set it for calls that give one
+    "--json": "json",
+    "--stream-json": "stream_json",
+    "-o": "output",
+    "--raw": "raw",
+    "--schema": "schema",
+    "--tools": "tools",
+    "--dry-run": "dry_run",
+}
 
 
 @grouped
@@ -36,17 +48,7 @@ def chat(
         answer_once(context, prompt, flags)
         return
     terminal.configure(flags.screen)
-    output = flags.output
-    once = {
-        "--json": output.json,
-        "--stream-json": output.stream_json,
-        "-o": output.output,
-        "--raw": output.raw,
-        "--schema": output.schema,
-        "--tools": output.tools,
-        "--dry-run": flags.input.dry_run,
-    }
-    if given := [name for name, value in once.items() if value]:
+    if given := [name for name, flag in ONCE.items() if config.is_typed(context, flag)]:
         raise UsageError(f"{', '.join(given)}: for one answer, not for a chat", "qwen35 ask …")
     with typing_ahead():
         terminal.status("starting …")

@@ -22,6 +22,8 @@ from .variables import PREFIX
 
 PRESETS: Final = "presets"  # the table of tables
 FILES: Final = "files"
+ORIGINS: Final = "origins"
+SOURCES: Final = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")  # the weakest first
 PROJECT: Final = {
     *("system", "preset", "temp", "top_p", "top_k", "min_p", "presence_penalty"),
     *("repetition_penalty", "seed", "max_tokens", "think", "think_budget", "answer_reserve"),
@@ -109,6 +111,9 @@ def read(context: typer.Context, named: Path | None) -> None:
         presets |= dict(_presets(file))
     context.meta[_meta(PRESETS)] = presets
     context.meta[_meta(FILES)] = [file.path for file in files]
+    context.meta[_meta(ORIGINS)] = {
+        own[key].parameter: files.index(entry.file) for key, entry in entries.items()
+    }
     for key, entry in entries.items():
         _check(context, key, own[key], entry)
     context.default_map = {own[key].parameter: entry.value for key, entry in entries.items()}
@@ -123,6 +128,19 @@ def presets(context: typer.Context) -> Mapping[str, Preset]:
 def read_files(context: typer.Context) -> list[Path]:
     """The files whose settings hold for this call, the weakest first."""
     return list(context.meta.get(_meta(FILES), ()))
+
+
+def strength(context: typer.Context, parameter: str) -> tuple[int, int]:
+    """How strong the source of a parameter's value is: a stronger one compares as greater."""
+    source = context.get_parameter_source(parameter)
+    rank = SOURCES.index(source.name) if source is not None and source.name in SOURCES else 0
+    origins: Mapping[str, int] = context.meta.get(_meta(ORIGINS), {})
+    return rank, origins.get(parameter, 0) if SOURCES[rank] == "DEFAULT_MAP" else 0
+
+
+def is_typed(context: typer.Context, parameter: str) -> bool:
+    """Whether a parameter was given with this call, and not by a variable or a file."""
+    return SOURCES[strength(context, parameter)[0]] == "COMMANDLINE"
 
 
 def keys(command: Any) -> dict[str, Key]:

@@ -1,10 +1,10 @@
 """How a flag is made, and how a command takes flags in groups."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard, get_origin
+from typing import Annotated, Any, ClassVar, TypeGuard, get_origin
 
 import typer
 
@@ -48,7 +48,13 @@ def switch(panel: str, help: str, *names: str, default: str | bool = True) -> ob
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A set of flags that belong together; its fields are options, or groups again."""
+    """A set of flags that belong together; its fields are options, or groups again.
+
+    Of two parameters in `exclusive` the one from the stronger source counts. Where both are from
+    the same, the command decides.
+    """
+
+    exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
 
 
 CONFIG = inspect.Parameter(
@@ -85,8 +91,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     def flat(**values: Any) -> None:
-        given = {parameter.name: values[parameter.name] for parameter in plain}
         context: typer.Context = values["context"]
+        values |= {name: defaults[name] for name in _outranked(context, groups.values())}
+        given = {parameter.name: values[parameter.name] for parameter in plain}
         values["presets"] = config.presets(context)
         if context.obj and context.info_name != "doctor":  # which reports them itself
             if files := values.get("verbose") and config.read_files(context):
@@ -106,6 +113,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         for field in _flags(group)
     ]
     parameters = [*plain, CONFIG, *spread]
+    defaults = {parameter.name: parameter.default for parameter in parameters}
     flat.__name__, flat.__doc__ = command.__name__, command.__doc__
     flat.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -122,6 +130,23 @@ def _flags(group: type[Group]) -> Iterator[Field[Any]]:
             yield from _flags(field.type)
         elif get_origin(field.type) is Annotated:
             yield field
+
+
+def _outranked(context: typer.Context, groups: Iterable[type[Group]]) -> Iterator[str]:
+    """The parameters that yield to another, which excludes them and is from a stronger source."""
+    for pair in (pair for group in groups for pair in _exclusive(group)):
+        if any(context.params.get(name) in (None, False) for name in pair):
+            continue
+        strengths = [config.strength(context, name) for name in pair]
+        if strengths[0] != strengths[1]:
+            yield pair[strengths.index(min(strengths))]
+
+
+def _exclusive(group: type[Group]) -> Iterator[tuple[str, str]]:
+    yield from group.exclusive
+    for field in fields(group):
+        if _is_group(field.type):
+            yield from _exclusive(field.type)
 
 
 def _build(group: type[Group], values: Mapping[str, object]) -> Group:

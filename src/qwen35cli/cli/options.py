@@ -120,6 +120,8 @@ GroupSize = Annotated[
 class InputFlags(Group):
     """What is said to the model."""
 
+    exclusive = (("prompt", "prompt_flag"),)
+
     prompt_flag: Annotated[
         str | None,
         flag("Input", "The prompt, as a flag.", "--prompt", "-p", metavar="TEXT"),
@@ -157,6 +159,8 @@ class InputFlags(Group):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFlags(Group):
     """What is remembered from one call to the next."""
+
+    exclusive = (("go_on", "session"), ("no_save", "go_on"), ("no_save", "session"))
 
     go_on: Annotated[
         bool, switch("Context", "Go on with the conversation used last.", "--continue", "-c")
@@ -378,6 +382,8 @@ class ThinkingFlags(Group):
 class ScreenFlags(Group):
     """How much is said on stderr, and in which colours."""
 
+    exclusive = (("color", "no_color"), ("verbose", "quiet"))
+
     color: Annotated[
         Literal["auto", "always", "never"], flag("Output", "Colour on a terminal.", "--color")
     ] = "auto"
@@ -391,6 +397,8 @@ class ScreenFlags(Group):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFlags(Group):
     """Where the answer goes and in what form. Everything but the answer goes to stderr."""
+
+    exclusive = (("json", "stream_json"),)
 
     output: Annotated[
         Path | None,
@@ -499,6 +507,8 @@ class TuneFlags(Group):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VramFlags(Group):
     """What `vram` estimates, and what it is held against."""
+
+    exclusive = (("model", "model_flag"),)
 
     model_flag: Annotated[
         str | None,

@@ -10,7 +10,7 @@ import typer
 from qwen35cli.errors import DoesNotFitError, UsageError
 from qwen35cli.text.sanitize import sanitize
 
-from . import complete
+from . import complete, config
 from .flags import grouped
 from .options import DEFAULT_MODEL, ScreenFlags, VramFlags
 from .terminal import Terminal
@@ -52,14 +52,14 @@ def vram(
     """
     terminal: Terminal = context.obj
     terminal.configure(screen)
-    source = context.get_parameter_source("model_flag")
-    if model is not None and source is not None and source.name == "COMMANDLINE":
+    if model is not None and flags.model_flag is not None:
         raise UsageError("the model is given twice, as argument and as -m", "leave one out")
     from qwen35cli.app import vram as use_case
 
     asked = options(model or flags.model_flag or DEFAULT_MODEL, flags)
     if flags.measure:
-        asked = replace(asked, gpu=_here(flags.gpu))
+        outranked = config.strength(context, "gpu") < config.strength(context, "measure")
+        asked = replace(asked, gpu=_here(flags.gpu, outranked=outranked))
     answers = use_case.answer(asked)
     warn(answers, terminal)
     measured = _measured(answers, asked, flags, terminal) if flags.measure else None
@@ -262,15 +262,17 @@ def compare_json(answers: "Sequence[Answer]", rows: "Sequence[Any]") -> list[dic
 # -- the real thing --------------------------------------------------------------------------------
 
 
-def _here(gpu: str | None) -> str:
+def _here(gpu: str | None, *, outranked: bool) -> str:
     """What `--measure` runs on: the GPU of this machine, or its memory where there is none.
+
+    Where it is `outranked`, a card to plan for does not count.
 
     Raises:
         UsageError: another one was named.
     """
     if gpu in ("auto", "cpu"):
         return gpu
-    if gpu is not None:
+    if gpu is not None and not outranked:
         raise UsageError(
             "--measure loads the model on this machine, --gpu plans for a card",
             "leave out one of them",
