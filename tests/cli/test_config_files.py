@@ -12,7 +12,8 @@ from unittest.mock import Mock
 import pytest
 import typer
 
-from qwen35cli.cli import app, ask, config, config_file, flags, options, run, values
+from qwen35cli.app import toml_file
+from qwen35cli.cli import app, ask, config, flags, options, run, values
 from qwen35cli.cli.adjust import Adjustable
 from qwen35cli.engine.sampling import PRESET_NAMES, Sampling
 from qwen35cli.errors import UsageError
@@ -323,7 +324,7 @@ def test_files_that_cannot_be_read(home, monkeypatch):
     path.mkdir()
     assert refused().message == f"{path} cannot be read: it is not a regular file"
     path.rmdir()
-    path.write_bytes(b"#" * (config_file.MOST_BYTES + 1))
+    path.write_bytes(b"#" * (toml_file.MOST_BYTES + 1))
     assert refused().message == f"{path} cannot be read: it has more than 1 MiB"
     path.write_bytes(b"\xef\xbb\xbfseed = 5\r\ntop_k = 3\r\n")  # as an editor on Windows leaves it
     assert (value("seed"), value("top_k")) == (5, 3)

@@ -1,4 +1,4 @@
-"""Recipes, plan files, and the plan inside a config."""
+"""Recipes, and the plan inside a config."""
 
 import subprocess
 import sys
@@ -13,7 +13,6 @@ from qwen35cli.quant.plan import (
     described,
     known_schemes,
     quantizable,
-    read_plan,
     recipe,
 )
 
@@ -94,52 +93,6 @@ def test_a_wrong_format_or_group_is_a_usage_error(format, group):
     with pytest.raises(UsageError) as refusal:
         recipe(format, group)
     assert "|" in refusal.value.hint
-
-
-def written(tmp_path, text):
-    (tmp_path / "plan.toml").write_text(text)
-    return tmp_path / "plan.toml"
-
-
-def test_a_plan_file_comes_before_the_recipe(tmp_path):
-    path = written(
-        tmp_path, '[tensors]\n"*.mlp.down_proj.weight" = "int8"\n"*in_proj_[ab]*" = "int4-g64"\n'
-    )
-    found = assign(read_plan(path, recipe("int4")), SHAPES)
-    assert str(found[f"{LAYER}.mlp.down_proj.weight"]) == "int8"
-    assert str(found[f"{LAYER}.linear_attn.in_proj_a.weight"]) == "int4-g64"
-    assert str(found[f"{LAYER}.mlp.up_proj.weight"]) == "int4-g32"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[tensors]\nx", "not TOML.*line 2|not TOML.*end of document"),
-        ("", "needs a table"),
-        ("x = 1\n[tensors]\n'a' = 'int8'", "it has x"),
-        ("[tensors]\n'*' = 'int5'", r"'\*'.*'int5' is none of"),
-        ("[tensors]\n'*' = 4", "'4' is none of"),
-    ],
-)
-def test_a_wrong_plan_file_is_a_usage_error(tmp_path, text, message):
-    with pytest.raises(UsageError, match=message):
-        read_plan(written(tmp_path, text), recipe("int4"))
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('"*.mlp.dwn_proj.weight" = "int8"', "dwn_proj.*matches no matrix"),
-        ('"*norm.weight" = "int8"', "matches no matrix"),
-        ('"*.pos_embed.weight" = "int8"', "matches no matrix"),
-        ('"*embed_tokens*" = "int4-g32"', "looked up"),
-        ('"*.up_proj.weight" = "nf4-b64"', "in a checkpoint of format int4"),
-    ],
-)
-def test_a_rule_that_cannot_be_carried_out_is_a_usage_error(tmp_path, line, message):
-    plan = read_plan(written(tmp_path, "[tensors]\n" + line), recipe("int4"))
-    with pytest.raises(UsageError, match=message):
-        assign(plan, SHAPES)
 
 
 @pytest.mark.parametrize("format", ["int4", "int8", "nf4"])

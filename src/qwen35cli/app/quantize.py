@@ -46,8 +46,9 @@ from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageErro
 from qwen35cli.kernels import Kernels, select
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant import codec
-from qwen35cli.quant.plan import DEFAULT_GROUP, Plan, Scheme, assign, describe, read_plan, recipe
+from qwen35cli.quant.plan import DEFAULT_GROUP, Plan, Scheme, assign, describe, recipe
 
+from .plan_file import read_plan
 from .quantized_folder import FOLDER, is_alive, lock_file, partial_of, partials, writer
 from .source import Source, resolve
 

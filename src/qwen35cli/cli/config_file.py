@@ -1,6 +1,5 @@
 """A file of settings: found, read, and where in it something stands."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from qwen35cli.errors import UsageError
 from . import settings
 
 PROJECT_FILE: Final = Path(".qwen35.toml")
-MOST_BYTES: Final = 2**20
+HINT: Final = 'text stands in quotes: key = "text"; a table is [name]'
 MOST_LOOKS: Final = 20  # at lines, to find one
 
 
@@ -59,31 +58,9 @@ def _read(path: Path, *, of_project: bool) -> File:
         raise
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    import tomllib
+    from qwen35cli.app.toml_file import read_toml
 
-    from qwen35cli.app.private_files import content, reason
-
-    try:
-        text = content(path, MOST_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
-    except FileNotFoundError:
-        raise
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, line {line}: it is not UTF-8", "save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {reason(error)}") from None
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message, _, at = str(error).partition(" (at ")
-        known = re.match(r"line (\d+)", at)
-        line = int(known[1]) if known else text.rstrip("\n").count("\n") + 1
-        raise UsageError(
-            f"{path}, line {line}: {message[:1].lower()}{message[1:]}",
-            'text stands in quotes: key = "text"; a table is [name]',
-        ) from None
-    except (RecursionError, ValueError):  # beyond what Python reads
-        raise UsageError(f"{path} cannot be read: a value is too long or too deep") from None
+    text, data = read_toml(path, HINT)
     return File(path, text, data, of_project)
 
 

@@ -1,14 +1,12 @@
-"""Which tensor is stored how: schemes, the recipes, plan files. Free of torch.
+"""Which tensor is stored how: schemes, the recipes. Free of torch.
 
 A recipe keeps at 16 bits what is small or feeds an exponential, at 8 bits what is sensitive (the
 projections that write to the residual stream, the head, the MTP layer), and the rest at 4.
 """
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Final, Literal, Self, cast, get_args
 
 from qwen35cli.errors import ModelError, UsageError
@@ -129,36 +127,6 @@ def recipe(format: str, group: int | None = None) -> Plan:
             ("model.language_model.*.self_attn.[qkv]_proj.weight", small),
         ),
     )
-
-
-def read_plan(path: Path, base: Plan) -> Plan:
-    """The rules of a plan file before those of `base`.
-
-    The file is TOML: a table `[tensors]` with lines `"glob" = "scheme"`, first match first.
-
-    Raises:
-        UsageError: it cannot be read, or a line is wrong; the message names it.
-    """
-    hint = 'a plan file has the lines  [tensors]  and  "*.mlp.down_proj.weight" = "int8"'
-    try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}", hint) from None
-    unknown = content.keys() - {"tensors"}
-    tensors = content.get("tensors")
-    if unknown or not isinstance(tensors, dict) or not tensors:
-        found = ", ".join(sorted(unknown)) or "nothing"
-        raise UsageError(f"{path} needs a table [tensors] and no more; it has {found}", hint)
-    rules = []
-    for glob, text in tensors.items():
-        try:
-            rules.append((glob, Scheme.parse(str(text))))
-        except ValueError as error:
-            raise UsageError(f"{path}: {glob!r}: {error}", hint) from None
-    return replace(base, rules=(*rules, *base.rules), overrides=len(rules) + base.overrides)
 
 
 def assign(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Scheme]:
