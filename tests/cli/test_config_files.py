@@ -245,6 +245,8 @@ def test_what_another_command_takes_is_not_looked_at(home):
 @pytest.mark.parametrize(
     ("text", "line", "message", "hint"),
     [
+        (r'schema = "a\u0000/b"', 1, "schema takes no zero character", 'schema = "text"'),
+        (r'tools = "a\u0000/b"', 1, "tools takes no zero character", 'tools = "text"'),
         ("\n# a\ntemprature = 1", 3, "there is no setting 'temprature'", "did you mean temp?"),
         ("top-p = 1", 1, "there is no setting 'top-p'", "did you mean top_p?"),
         ('kv = "int8"', 1, "there is no setting 'kv'", "did you mean kv_dtype?"),

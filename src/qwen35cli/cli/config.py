@@ -69,6 +69,8 @@ class Key:
         if any(isinstance(one, bool) or not isinstance(one, types) for one in each):
             what = "a number, or text" if self.kind is object else "text in quotes"
             raise ValueError(f"{what}, or a list of them" if self.many else what)
+        if any("\0" in str(one) for one in each):
+            raise ValueError("no zero character, as no command line does")
         try:
             words = [str(Path(one).expanduser()) if self.kind is Path else str(one) for one in each]
         except RuntimeError:
