@@ -71,6 +71,24 @@ def test_a_second_ctrl_c_leaves_the_part_beside_the_file(tmp_path):
 LINES = [["line\n", "line\n"]]
 
 
+def test_the_words_for_a_shell_are_written_as_an_answer_is():
+    line = f"{sys.executable} -m qwen35cli --show-completion bash"
+    script, full = (
+        subprocess.run(
+            ["bash", "-c", each],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        for each in (line, f"{line} > /dev/full")
+    )
+    assert (script.returncode, script.stderr) == (0, "")
+    assert script.stdout.startswith("_qwen35_completion()")
+    assert full.returncode == 1
+    assert full.stderr == "error: could not write the answer: No space left on device\n"
+
+
 @pytest.mark.parametrize(
     ("redirection", "code", "out", "err"),
     [

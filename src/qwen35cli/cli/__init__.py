@@ -1,7 +1,9 @@
 """The command `qwen35`, and the one place where errors become two lines."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Annotated
 
 import typer
@@ -29,7 +31,8 @@ Exit codes:
   130  interrupted by Ctrl-C or SIGTERM
   141  the reader of our pipe went away"""
 READER_GONE = 141
-OWN_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
+COMPLETION_FLAGS = ("--install-completion", "--show-completion")
+OWN_FLAGS = ("--help", "-h", "--version", *COMPLETION_FLAGS)
 
 app = typer.Typer(
     name="qwen35",
@@ -72,6 +75,26 @@ def with_command(arguments: Sequence[str]) -> list[str]:
     return [*arguments]
 
 
+@contextmanager
+def _written_by_us(arguments: Sequence[str], terminal: Terminal) -> Iterator[None]:
+    """Take what Typer prints about a shell's completion, and write it as all else.
+
+    Raises:
+        Qwen35Error: what it does with files fails, or our writing.
+    """
+    if not {*arguments[:1]} & {*COMPLETION_FLAGS}:
+        yield
+        return
+    text = StringIO()
+    try:
+        with redirect_stdout(text):
+            yield
+    except OSError as error:
+        raise Qwen35Error(f"could not write {error.filename}: {error.strerror}") from None
+    finally:
+        terminal.stdout().write(text.getvalue())
+
+
 def run(arguments: Sequence[str]) -> int:
     """Carry out one call; the exit code."""
     terminal = Terminal()
@@ -79,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.modules["rich"] = None  # type: ignore[assignment]  # Typer would import it for nothing
         settings.join_completed()
     try:
-        with signals.ending_as_interrupt():
+        with signals.ending_as_interrupt(), _written_by_us(arguments, terminal):
             code = app(
                 with_command(arguments), prog_name="qwen35", standalone_mode=False, obj=terminal
             )
