@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 from qwen35cli.errors import UsageError
 from qwen35cli.images.open import printable
 
+from .source import expanded
+
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
 PATH_FORM = re.compile(r"~?/|\.\.?/|(?i:file://)|[A-Za-z]:[\\/]")
 DRIVE = re.compile(r"/?([A-Za-z]):[\\/]")
@@ -43,10 +45,7 @@ def local_path(written: str) -> Path:
         mounted = WSL_DRIVES / drive[1].lower()
         if mounted.is_dir():
             return mounted / written[drive.end() :].replace("\\", "/")
-    try:
-        return Path(written).expanduser()
-    except RuntimeError:  # no such user: then it is a name like any other
-        return Path(written)
+    return expanded(written)
 
 
 def exists(path: str) -> bool:

@@ -50,7 +50,7 @@ from qwen35cli.quant.plan import DEFAULT_GROUP, Plan, Scheme, assign, describe, 
 
 from .plan_file import read_plan
 from .quantized_folder import FOLDER, is_alive, lock_file, partial_of, partials, writer
-from .source import Source, resolve
+from .source import Source, expanded, resolve
 
 SHARD_BYTES = 4 * 10**9
 SPARE_BYTES = 64 * 2**20  # that a disk should have left
@@ -204,8 +204,11 @@ def job(source: Source, plan: Plan, target: Path) -> Job:
 
     Raises: as `prepare`.
     """
-    target = target.expanduser()
-    target = target if target.is_symlink() else target.resolve()
+    target = expanded(target)
+    try:
+        target = target if target.is_symlink() else target.resolve()
+    except OSError as error:  # too long for a name
+        raise UsageError(f"{target} cannot be written: {error.strerror}", "-o DIR") from None
     origin = Origin.of(source.folder, source.name, source.revision)
     checkpoint = open_checkpoint(source.folder)
     if checkpoint.format != "bf16":

@@ -25,6 +25,29 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with `~/` expanded; the `~` of nobody is a name like any other."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that `name` is the path of; None: there is none.
+
+    Raises:
+        ModelError: what is on the way there may not be looked into.
+    """
+    folder = expanded(name)
+    try:
+        return folder if name and folder.is_dir() else None
+    except PermissionError:
+        raise ModelError(f"{name} cannot be read: permission denied") from None
+    except (OSError, ValueError):  # it cannot be a name: too long, or with a zero character
+        return None
+
+
 def resolve(name: str, revision: str | None = None) -> Source:
     """The checkpoint called `name`: `demo`, a folder, or a Hub id in the local cache.
 
@@ -34,8 +57,8 @@ def resolve(name: str, revision: str | None = None) -> Source:
     """
     if name == DEMO:
         return Source(DEMO, Path(str(importlib.resources.files("qwen35cli"))) / "demo", None)
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
+    folder = local_folder(name)
+    if folder is not None:
         if not (folder / "config.json").is_file():
             raise ModelError(f"there is no config.json in {name}", "--model demo")
         return Source(name, folder, None)

@@ -13,7 +13,7 @@ from qwen35cli.checkpoint.whole_file import Entry
 from qwen35cli.errors import ModelError, UsageError
 
 from .quantized_folder import FOLDER
-from .source import DEMO, is_hub_id, unknown
+from .source import DEMO, is_hub_id, local_folder, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ def run(model: str, revision: str | None, store: Path) -> Generator[Event, None,
         UsageError: nothing says what its files should hold.
         ModelError: it is not here.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = local_folder(model)
+    if folder is not None:
         if not (folder / MANIFEST).is_file():
             raise UsageError(
                 f"nothing says what the files in {model} should hold",

@@ -7,7 +7,6 @@ import ctypes
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from qwen35cli.errors import DeviceError, UsageError
@@ -20,6 +19,7 @@ from . import gpus
 from .estimate import FORMATS, GIB, KV_DTYPES, Device, Estimate, Model, Setting, planned
 from .gpus import Gpu
 from .prefill import CHUNK
+from .source import local_folder
 
 if TYPE_CHECKING:
     from qwen35cli.images.resize import ImageLimits
@@ -198,7 +198,7 @@ def find_model(
 
 def built_in(name: str) -> str | None:
     """The id of the built-in size that `name` means; a folder comes first."""
-    return None if Path(name).expanduser().is_dir() else sibling(name)
+    return sibling(name) if local_folder(name) is None else None
 
 
 def sibling(name: str) -> str | None:

@@ -239,7 +239,7 @@ def cache_folder() -> Path:
     """The cache that `HF_HUB_CACHE` or `HF_HOME` names."""
     from huggingface_hub import constants  # late: only for Hub ids
 
-    return Path(constants.HF_HUB_CACHE).expanduser()
+    return Path(constants.HF_HUB_CACHE)
 
 
 def find_in_cache(repo_id: str, revision: str | None = None) -> Path:

@@ -77,9 +77,9 @@ def pull(
     terminal.configure(screen)
     terminal.status("starting …")
     from qwen35cli.app import pull as use_case  # late: not for --help
-    from qwen35cli.app.source import is_hub_id, resolve
+    from qwen35cli.app.source import is_hub_id, local_folder, resolve
 
-    if not is_hub_id(model) or Path(model).expanduser().is_dir():
+    if not is_hub_id(model) or local_folder(model) is not None:
         source = resolve(model)
         terminal.say(f"{source.name} is on this machine")
     else:

@@ -56,7 +56,8 @@ def vram(
         raise UsageError("the model is given twice, as argument and as -m", "leave one out")
     from qwen35cli.app import vram as use_case
 
-    asked = options(model or flags.model_flag or DEFAULT_MODEL, flags)
+    named = flags.model_flag if model is None else model
+    asked = options(DEFAULT_MODEL if named is None else named, flags)
     if flags.measure:
         outranked = config.strength(context, "gpu") < config.strength(context, "measure")
         asked = replace(asked, gpu=_here(flags.gpu, outranked=outranked))

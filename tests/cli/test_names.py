@@ -1,0 +1,38 @@
+"""Names of models and folders that can be none, given to every command that takes one."""
+
+import pytest
+
+from qwen35cli.cli import run
+
+COMMANDS = {
+    "ask": ["--device", "cpu", "hi", "--model"],
+    "bench": ["--device", "cpu"],
+    **{command: [] for command in ("info", "pull", "quantize", "verify", "vram")},
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", ["~nouser/x/y", "~nouser", "a" * 300, "b/" * 200, ""])
+def test_what_can_be_no_model_is_none(capsys, command, name):
+    assert run([command, *COMMANDS[command], name]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: there is no model {name!r}: ")
+    assert "this is a bug" not in err
+
+
+def test_a_folder_that_may_not_be_looked_into_is_said(capsys, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.is_dir", refused)
+    assert run(["info", "secret/x/y"]) == 3
+    assert capsys.readouterr().err == "error: secret/x/y cannot be read: permission denied\n"
+
+
+def test_weights_for_the_home_of_nobody_go_where_a_shell_would_put_them(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(["quantize", "demo", "-o", "~nouser"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/~nouser\n"
