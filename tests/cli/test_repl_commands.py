@@ -466,8 +466,8 @@ def test_text_files_by_command_and_in_a_message(folder):
         assert chat.say(missing, then=missing)[0] == "error: no file at gone.txt"
         chat.clear()
         assert chat.say("caf\udce9", then="caf") == [  # a byte that is no UTF-8
-            "error: text is not valid Unicode: U+DCE9 at character 9",
-            "hint: save it as UTF-8",
+            "error: text is not valid Unicode: U+DCE9 at character 4",
+            "hint: only UTF-8 is read; iconv -f LATIN1 -t UTF-8 converts the common other encoding",
         ]
         chat.clear()
         assert chat.leave() == 0

@@ -379,6 +379,12 @@ def test_what_cannot_be_rendered_is_said(small, messages, message):
         render(messages, small, thinking=True)
 
 
+def test_the_place_of_what_is_not_unicode_is_that_in_the_text_that_was_given(small):
+    for messages in ([ask(" a\udcff")], [Message("system", (Text(" a\udcff"),)), ask()]):
+        with pytest.raises(UsageError, match="U\\+DCFF at character 3"):
+            render(messages, small, thinking=True)
+
+
 # What the section says of contents, and `render` has no counterpart for: checks of the oracle.
 
 USER = {"role": "user", "content": "Q"}

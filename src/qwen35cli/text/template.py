@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from qwen35cli.errors import UsageError
 
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, check_unicode
 from .tools import ToolCall, parse_tool_calls
 
 __all__ = [
@@ -230,6 +230,9 @@ def rendered(
     if last_query < 0:
         raise UsageError("no user query found in messages", "ask something")
 
+    for part in (part for message in messages for part in message.content):
+        if isinstance(part, Text):
+            check_unicode(part.text)  # while its characters are counted as they were given
     prompt = _Prompt(tokenizer)
     _add_system(prompt, messages[0], tools)
     system = prompt.length

@@ -68,6 +68,22 @@ def _literal(name: str) -> str:
     return f"<|{name}|>"
 
 
+def check_unicode(text: str) -> None:
+    """Refuse a text that cannot be encoded.
+
+    Raises:
+        UsageError: it holds a lone surrogate, as of bytes that are no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"text is not valid Unicode: U+{ord(text[error.start]):04X} "
+            f"at character {error.start + 1:,}",
+            "only UTF-8 is read; iconv -f LATIN1 -t UTF-8 converts the common other encoding",
+        ) from None
+
+
 class Tokenizer:
     """Encodes text and names tokens.
 
@@ -149,14 +165,7 @@ class Tokenizer:
         return [*ids], [*counts]
 
     def _encode(self, text: str, marks: tuple[int, ...]) -> tuple[list[int], list[int]]:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"text is not valid Unicode: U+{ord(text[error.start]):04X} "
-                f"at character {error.start + 1:,}",
-                "save it as UTF-8",
-            ) from None
+        check_unicode(text)
         encoding = self._plain.encode(text, add_special_tokens=False)
         ids: list[int] = encoding.ids
         if max(ids, default=0) >= self.vocab_size or not self._literals.keys().isdisjoint(ids):
