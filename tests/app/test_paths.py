@@ -46,6 +46,9 @@ def test_a_windows_path_is_found_where_wsl_mounts_its_drive(tmp_path, monkeypatc
 def test_a_file_url_of_another_machine_is_refused():
     with pytest.raises(UsageError, match="another machine, nas"):
         local_path("file://nas/share/a.png")
+    for nothing in ("", "file://"):
+        with pytest.raises(UsageError, match="empty"):
+            local_path(nothing)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def local_path(written: str) -> Path:
     """The path that is meant: `~/` expanded, a `file://` URL decoded, `C:\\` found under WSL.
 
     Raises:
-        UsageError: a `file://` URL that is damaged, or of another machine.
+        UsageError: an empty name, or a `file://` URL that is damaged or of another machine.
     """
     if written.lower().startswith("file:"):
         try:
@@ -39,6 +39,8 @@ def local_path(written: str) -> Path:
                 f"{printable(written)} names a file on another machine, {host}", "copy it here"
             )
         written = unquote(parts.path, errors="surrogateescape")
+    if not written:
+        raise UsageError("the name of a file is empty", "give a path")
     if drive := DRIVE.match(written):
         if os.name == "nt":
             return Path(written.removeprefix("/"))
