@@ -325,6 +325,15 @@ def test_what_is_not_there(qwen35, name, message):
     assert err.startswith(f"error: {message}") and err.count("\n") == 2
 
 
+def test_what_is_not_there_to_verify_sends_nobody_to_the_demo(qwen35):
+    code, out, err = qwen35("verify", "me/nothing")
+    assert (code, out) == (3, "")
+    assert err == (
+        "error: me/nothing is not in the local Hugging Face cache\n"
+        "hint: qwen35 pull me/nothing fetches it\n"
+    )
+
+
 # -- as a process ----------------------------------------------------------------------------------
 
 

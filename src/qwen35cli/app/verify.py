@@ -66,7 +66,8 @@ def run(model: str, revision: str | None, store: Path) -> Generator[Event, None,
     repo = Repo.of(model)
     commit = next((each for each in repo.commits(revision) if _is_here(repo, each)), None)
     if commit is None:
-        raise NotInCache(model, revision)
+        fetch = f"{pull_command(model, revision)} fetches it"  # the demo is nothing to verify
+        raise ModelError(NotInCache(model, revision).message, fetch)
     yield from snapshot(repo, commit)
     source = str(repo.snapshot(commit).resolve())
     for manifest in sorted(store.glob(f"{FOLDER}/*/*/{MANIFEST}")):
