@@ -74,6 +74,22 @@ def test_the_hints_work(qwen35, arguments):
     assert qwen35("--gpu", "rtx 4060", *arguments)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "gpu", "hint"),
+    [
+        ("27B", "8G", "a larger GPU, or a smaller model: qwen35 vram 9B --ctx 20992"),
+        ("4B", "1.5G", "a larger GPU, or a smaller model: qwen35 vram 0.8B --ctx 26368"),
+        ("0.8B", "1G", "a larger GPU"),
+        ("demo", "0.1G", "a larger GPU"),
+    ],
+)
+def test_where_no_flag_helps_a_model_does_that_is_smaller_and_fits(qwen35, model, gpu, hint):
+    code, _, err = qwen35(model, "--gpu", gpu)
+    assert (code, err.partition("\nhint: ")[2]) == (5, f"{hint}\n")
+    if "smaller" in hint:
+        assert qwen35(*hint.partition("qwen35 vram ")[2].split(), "--gpu", gpu)[0] == 0
+
+
 def test_json_is_one_object_with_the_promised_keys(qwen35):
     code, out, err = qwen35("--json", "--gpu", "8GB", "--ctx", "128k")
     assert (code, err, out.count("\n")) == (0, "", 1)
@@ -154,6 +170,8 @@ def test_pictures_parts_and_sequences_are_counted(qwen35):
     assert total("--group", "128") < plain
     out = qwen35("--images", "4000x3000x2")[1]
     assert out.count("picture 4000 × 3000 → 1664 × 1248: 2,028 tokens\n") == 2
+    err = qwen35("--images", "1920x1080x9999", "--ctx", "16k")[2]
+    assert err.endswith("\nhint: fewer --images\n")
     code, _, err = qwen35("--images", "1920x1080x9", "--ctx", "16k")
     assert code == 0
     assert "the pictures alone are 18,360 tokens, the context 16,384" in err
@@ -195,6 +213,8 @@ def test_the_argument_counts_before_the_variable(qwen35, monkeypatch):
         (["--images", "0x0"], "'0x0' is not WIDTHxHEIGHT"),
         (["--images", "1920"], "'1920' is not WIDTHxHEIGHT"),
         (["--images", "30000x10"], "one side may be at most 200 times the other"),
+        (["--images", "999999x999999"], "at most 20,000 a side and 50 megapixels are decoded"),
+        (["--images", "10000x10000"], "at most 20,000 a side and 50 megapixels are decoded"),
         (["--images", "10x10", "--no-vision"], "there is no vision tower for the pictures"),
         (["--group", "48"], "'48' is not one of 32, 64, 128"),
         (["--group", "32", "--quant", "int8"], "int8 has no groups of weights"),

@@ -16,7 +16,17 @@ from qwen35cli.model.sizes import KVDtype
 from qwen35cli.quant.plan import Format, recipe
 
 from . import gpus
-from .estimate import FORMATS, GIB, KV_DTYPES, Device, Estimate, Model, Setting, planned
+from .estimate import (
+    FORMATS,
+    GIB,
+    KV_DTYPES,
+    LEAST_CONTEXT,
+    Device,
+    Estimate,
+    Model,
+    Setting,
+    planned,
+)
 from .gpus import Gpu
 from .prefill import CHUNK
 from .source import local_folder
@@ -175,6 +185,24 @@ def tokens_per_s(estimate: Estimate, gpu: Gpu) -> tuple[float, float] | None:
     return estimate.tokens_per_s(gpu.bandwidth_gbs)
 
 
+def smaller(answer: Answer, usable: int) -> tuple[str, int] | None:
+    """The largest built-in size that is smaller and of use in so many bytes, and its context."""
+    estimate = answer.estimate
+    weights = _weight_bytes(estimate.model)
+    sizes = [planned(name, config, recipe("int4")) for name, config in SIBLINGS.items()]
+    for model in sorted(sizes, key=_weight_bytes, reverse=True):
+        if _weight_bytes(model) < weights:
+            other = Estimate(model, estimate.setting)
+            ctx = min(answer.ctx, other.largest_context(usable))
+            if ctx >= min(answer.ctx, LEAST_CONTEXT):
+                return model.name.rpartition("-")[2], ctx
+    return None
+
+
+def _weight_bytes(model: Model) -> int:
+    return sum(held.nbytes for held in model.weights.values())
+
+
 # -- the model -----------------------------------------------------------------------------------
 
 
@@ -243,12 +271,18 @@ def cut(size: tuple[int, int], limits: "ImageLimits") -> Picture:
     """What becomes of a picture of so many pixels.
 
     Raises:
-        UsageError: one side is more than 200 times the other.
+        UsageError: one side is more than 200 times the other, or it is too large to be decoded.
     """
-    from qwen35cli.images.resize import smart_resize
+    from qwen35cli.images.resize import MAX_PIXELS, MAX_SIDE, smart_resize
 
     width, height = size
     new_height, new_width = smart_resize(height, width, limits)
+    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise UsageError(
+            f"a picture of {width:,} × {height:,} pixels is refused: at most {MAX_SIDE:,} a side "
+            f"and {MAX_PIXELS // 10**6} megapixels are decoded",
+            "--images 4096x4096",
+        )
     patches = (new_height // limits.patch_size) * (new_width // limits.patch_size)
     return Picture(size, (new_width, new_height), patches, patches // limits.merge_size**2)
 

@@ -122,6 +122,8 @@ def warn(answers: "Sequence[Answer]", terminal: Terminal) -> None:
     """What is computed all the same."""
     if answers[0].target is not None:
         _warn_of_card(answers[0].target.gpu, terminal)
+    from qwen35cli.app.vram import LONGEST
+
     model = answers[0].estimate.model
     most = model.config.text.max_context
     for answer in answers:
@@ -133,9 +135,10 @@ def warn(answers: "Sequence[Answer]", terminal: Terminal) -> None:
             )
         pictures = sum(picture.tokens for picture in answer.pictures)
         if pictures > answer.ctx:
+            room = pictures + 1024
             terminal.warn(
                 f"the pictures alone are {pictures:,} tokens, the context {answer.ctx:,}",
-                f"--ctx {pictures + 1024}",
+                f"--ctx {room}" if room <= LONGEST else "fewer --images",
             )
 
 
@@ -164,16 +167,21 @@ def refuse(answers: "Sequence[Answer]") -> None:
         DoesNotFitError: one does not.
     """
     from qwen35cli.app.estimate import size, ways_out
+    from qwen35cli.app.vram import smaller
 
     for answer in answers:
         target = answer.target
         if target is not None and not target.fits:
             hints = ways_out(answer.estimate, target.gpu.usable, allow=FLAGS)
+            if not hints:
+                hints = ["a larger GPU"]
+                if (other := smaller(answer, target.gpu.usable)) is not None:
+                    hints.append("a smaller model: qwen35 vram {} --ctx {}".format(*other))
             raise DoesNotFitError(
                 f"{answer.ctx:,} tokens need {size(answer.estimate.total)}, "
                 f"{size(target.gpu.usable)} can be had on {target.gpu.name}: "
                 f"{size(-target.headroom)} are missing",
-                ", or ".join(hints) or "a larger GPU, or a smaller model: qwen35 vram 2B",
+                ", or ".join(hints),
             )
 
 

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError, WebPImagePlugin
 
 from qwen35cli.errors import DoesNotFitError, UsageError
 
+from .resize import MAX_PIXELS, MAX_SIDE
+
 MAX_BYTES = 50_000_000
-MAX_SIDE = 20_000
-MAX_PIXELS = 50_000_000
 
 # Named one by one: Pillow would otherwise try forty more decoders, one of which runs Ghostscript.
 # The import registers WEBP without loading all of them.

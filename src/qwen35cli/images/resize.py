@@ -11,6 +11,8 @@ from typing import Any, Self
 from qwen35cli.errors import ModelError, UsageError
 
 MAX_ASPECT = 200
+MAX_SIDE = 20_000  # of a picture that is decoded
+MAX_PIXELS = 50_000_000
 
 # Highest value accepted from a file.
 _CEILINGS = {
