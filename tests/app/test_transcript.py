@@ -16,6 +16,7 @@ from qwen35cli.app.transcript import (
     export,
     from_json,
     json_text,
+    spoken,
 )
 from qwen35cli.errors import UsageError
 
@@ -47,6 +48,15 @@ def raw(session):
     value = json.loads(json_text(as_json(session)))
     assert value.pop("id") == ID
     return value
+
+
+def test_one_blank_line_stands_between_the_parts_of_a_question():
+    """As in the prompt that was sent, whose texts end with it."""
+    asked = session(
+        turn(CAT, "File: a.txt\n  one\n\ntwo\n\n", "What is it?", "\n\nAnswer in JSON.")
+    )
+    (_, text), _ = spoken(asked)
+    assert text == "[cat.png]\n\nFile: a.txt\n  one\n\ntwo\n\nWhat is it?\n\nAnswer in JSON."
 
 
 # -- names -----------------------------------------------------------------------------------------

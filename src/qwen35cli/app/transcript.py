@@ -111,7 +111,7 @@ def spoken(session: Session) -> Iterator[tuple[str, str]]:
         yield "system", session.system
     for turn in session.turns:
         parts = (part if isinstance(part, str) else f"[{part.name}]" for part in turn.parts)
-        yield "user", "\n\n".join(parts)
+        yield "user", "\n\n".join(filter(None, (part.strip("\r\n") for part in parts)))
         if turn.answer is None:
             yield "assistant", "[no answer yet]"
         else:
