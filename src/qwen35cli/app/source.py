@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen35cli.checkpoint.hub import find_in_cache
-from qwen35cli.errors import ModelError
+from qwen35cli.errors import ModelError, UsageError
 
 DEMO = "demo"
 
@@ -48,13 +48,25 @@ def local_folder(name: str) -> Path | None:
         return None
 
 
+def is_here(name: str) -> bool:
+    """Whether `name` is `demo` or a folder, and so means nothing on the Hub.
+
+    Raises:
+        ModelError: as `local_folder`.
+    """
+    return name == DEMO or local_folder(name) is not None
+
+
 def resolve(name: str, revision: str | None = None) -> Source:
     """The checkpoint called `name`: `demo`, a folder, or a Hub id in the local cache.
 
     Raises:
+        UsageError: a revision is given of what has none.
         NotInCache: it is a Hub id that is not on this machine, or not whole.
         ModelError: it is none of these, or has changed since it was verified.
     """
+    if revision is not None and is_here(name):
+        raise no_revisions(name, revision)
     if name == DEMO:
         return Source(DEMO, Path(str(importlib.resources.files("qwen35cli"))) / "demo", None)
     folder = local_folder(name)
@@ -66,6 +78,13 @@ def resolve(name: str, revision: str | None = None) -> Source:
         found = find_in_cache(name, revision)
         return Source(name, found, found.name)
     raise unknown(name)
+
+
+def no_revisions(name: str, revision: str) -> UsageError:
+    """The refusal of a revision of what is a part of the program or a folder."""
+    return UsageError(
+        f"{name} has no revisions: --revision {revision} is for a Hub id", "leave out --revision"
+    )
 
 
 def unknown(name: str) -> ModelError:

@@ -13,7 +13,7 @@ from qwen35cli.checkpoint.whole_file import Entry
 from qwen35cli.errors import ModelError, UsageError
 
 from .quantized_folder import FOLDER
-from .source import DEMO, is_hub_id, local_folder, unknown
+from .source import DEMO, is_here, is_hub_id, local_folder, no_revisions, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,12 @@ def run(model: str, revision: str | None, store: Path) -> Generator[Event, None,
     """Hash the files of a model, and of everything in `store` that was quantized from it.
 
     Raises:
-        UsageError: nothing says what its files should hold.
+        UsageError: nothing says what its files should hold, or a revision is given of what has
+            none.
         ModelError: it is not here.
     """
+    if revision is not None and is_here(model):
+        raise no_revisions(model, revision)
     folder = local_folder(model)
     if folder is not None:
         if not (folder / MANIFEST).is_file():

@@ -93,6 +93,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     def flat(**values: Any) -> None:
         context: typer.Context = values["context"]
         values |= {name: defaults[name] for name in _outranked(context, groups.values())}
+        if _is_of_another_model(context):
+            values["revision"] = defaults["revision"]
         given = {parameter.name: values[parameter.name] for parameter in plain}
         values["presets"] = config.presets(context)
         if context.obj and context.info_name != "doctor":  # which reports them itself
@@ -140,6 +142,19 @@ def _outranked(context: typer.Context, groups: Iterable[type[Group]]) -> Iterato
         strengths = [config.strength(context, name) for name in pair]
         if strengths[0] != strengths[1]:
             yield pair[strengths.index(min(strengths))]
+
+
+def _is_of_another_model(context: typer.Context) -> bool:
+    """Whether the revision is of a weaker source than a model that has none, as a folder."""
+    named = [name for name in ("model", "model_flag") if context.params.get(name) is not None]
+    if context.params.get("revision") is None or not named:
+        return False
+    model = max(named, key=lambda name: config.strength(context, name))
+    if config.strength(context, "revision") >= config.strength(context, model):
+        return False
+    from qwen35cli.app.source import is_here  # late: not for --help
+
+    return is_here(context.params[model])
 
 
 def _exclusive(group: type[Group]) -> Iterator[tuple[str, str]]:

@@ -80,7 +80,7 @@ def pull(
     from qwen35cli.app.source import is_hub_id, local_folder, resolve
 
     if not is_hub_id(model) or local_folder(model) is not None:
-        source = resolve(model)
+        source = resolve(model, flags.revision)
         terminal.say(f"{source.name} is on this machine")
     else:
         fetching.warn_of_token(flags.offline, terminal, ask=not flags.yes)
