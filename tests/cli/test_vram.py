@@ -235,6 +235,12 @@ def test_bad_input_is_one_line_and_exit_2(qwen35, arguments, message):
     assert err.startswith("error: ")
 
 
+def test_measuring_that_is_typed_counts_before_a_card_of_the_settings(qwen35, monkeypatch):
+    monkeypatch.setenv("QWEN35_GPU", "rtx 4090")
+    found = json.loads(qwen35("demo", "--measure", "--json", "--ctx", "1k")[1])
+    assert found["gpu"] == "this machine's memory"
+
+
 def test_an_unknown_model_is_exit_3(qwen35):
     code, out, err = qwen35("12B")
     assert (code, out) == (3, "")
