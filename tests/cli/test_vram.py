@@ -382,6 +382,14 @@ def test_the_plot_is_a_picture(qwen35, tmp_path, suffix):
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == [path.name]
 
 
+def test_a_plot_goes_where_a_link_leads(qwen35, tmp_path):
+    path = tmp_path / "link.svg"
+    path.symlink_to("memory.svg")
+    assert qwen35("--plot", path)[0] == 0
+    assert path.is_symlink()
+    assert [each.name for each in sorted(tmp_path.iterdir())] == ["link.svg", "memory.svg"]
+
+
 def test_a_plot_that_cannot_be_written_leaves_the_old_one(qwen35, tmp_path, monkeypatch):
     path = tmp_path / "memory.png"
     path.write_bytes(b"old")

@@ -24,7 +24,7 @@ SHOWN = (
 
 
 def draw(answers: Sequence[Answer], path: Path) -> None:
-    """Write the picture; it appears whole or not at all.
+    """Write the picture; it appears whole or not at all, for a link in the place it leads to.
 
     Raises:
         UsageError: another kind of file, or a place that cannot be written.
@@ -32,10 +32,11 @@ def draw(answers: Sequence[Answer], path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path} is neither .png nor .svg", "--plot memory.png")
     figure = chart(answers)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    place = Path(os.path.realpath(path))
+    partial = place.with_name(f".qwen35-{os.getpid()}")
     try:
         figure.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
-        partial.replace(path)
+        partial.replace(place)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", "--plot memory.png") from None
     finally:
