@@ -669,5 +669,6 @@ def test_what_nothing_is_known_of_cannot_be_verified(model, tmp_path):
 
 
 def test_what_is_not_here_cannot_be_verified(hub, tmp_path):
-    with pytest.raises(NotInCache):
+    with pytest.raises(ModelError, match="is not in the local Hugging Face cache") as refusal:
         findings(tmp_path)
+    assert refusal.value.hint == f"qwen35 pull {REPO} fetches it"
