@@ -63,6 +63,8 @@ never **closed
         ("9. a\n10) b", "9. a\n10) b\n", "9. a\n10) b\n"),
         ("1. a\n  - b", "1. a\n   • b\n", "1. a\n   - b\n"),
         ("1. a\n    - b", "1. a\n   • b\n", "1. a\n   - b\n"),
+        ("1. a\n  - b\n    - c", "1. a\n   • b\n     • c\n", "1. a\n   - b\n     - c\n"),
+        ("10. a\n   - b\n     c", "10. a\n    • b\n      c\n", "10. a\n    - b\n      c\n"),
         ("1.\n-\nx", "1.\n•\nx\n", "1.\n-\nx\n"),
         ("- a\n\n  b\n\nc", "• a\n\n  b\n\nc\n", "- a\n\n  b\n\nc\n"),
         ("- [ ] a\n- [x] b", "• [ ] a\n• [x] b\n", "- [ ] a\n- [x] b\n"),

@@ -75,6 +75,11 @@ def test_code_in_an_item_is_at_its_indent():
     assert plain(text) == "1. a\n   ```\n   b\n     c\n   d\n\n   ```\n2. e\n"
 
 
+def test_code_that_is_indented_less_than_its_item_keeps_its_shape():
+    text = "10. a\n   ```\n   b:\n     c\n   ```\n"
+    assert plain(text) == "10. a\n    ```\n    b:\n      c\n    ```\n"
+
+
 def test_code_in_a_quote_ends_with_it():
     assert plain("> ```\n> *a*\n*b*") == "> ```\n> *a*\nb\n"
 

@@ -1,7 +1,7 @@
 """What a line starts: quotes, list items, headings, fences, rules, rows of tables."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Literal
 
@@ -74,11 +74,13 @@ def read(
     """
     rest = _indented(text)
     kept: list[Container] = []
+    narrowed: list[Container] = []  # the same, with their content where this line has it
     for container in containers:
         inner = _inside(rest, container)
         if inner is None:
             break
         kept.append(container)
+        narrowed.append(_narrowed(container, rest))
         rest = inner
     paragraph = paragraph and len(kept) == len(containers)
     opened = 0
@@ -103,6 +105,8 @@ def read(
         kind = "text"  # an empty item
     if kind == "heading":
         rest = rest.lstrip(" ")
+    if opened or kind in ("fence", "math"):  # the lines after it are indented as it is
+        kept[: len(narrowed)] = narrowed
     return Line(tuple(kept), opened, kind, rest)
 
 
@@ -181,6 +185,13 @@ def _inside(text: str, container: Container) -> str | None:
     if indent < min(container.content, container.marked + 2):
         return None
     return text[min(indent, container.content) :]
+
+
+def _narrowed(container: Container, text: str) -> Container:
+    """`container` as it is for what a line in it starts, which may be indented less than it."""
+    if isinstance(container, Item) and text.strip() and _indent(text) < container.content:
+        return replace(container, content=_indent(text))
+    return container
 
 
 def _indented(text: str) -> str:
