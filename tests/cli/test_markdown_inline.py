@@ -39,6 +39,8 @@ from tests.cli.markdown_screen import marked, render
         ("**https://x.y/_a_**", "{1:https://x.y/_a_}"),
         ("$x^*$ and $y^*$", "$x^*$ and $y^*$"),
         (r"$\{a, b\}$ \(c^*, d^*\)", r"$\{a, b\}$ \(c^*, d^*\)"),
+        (r"a $x = \mathbf{x}_i + \sum_{j} y$ b", r"a $x = \mathbf{x}_i + \sum_{j} y$ b"),
+        ("a $$ b *c* d $$ *e*", "a $$ b *c* d $$ {3:e}"),
         ("$5 and *a* $6", "$5 and {3:a} $6"),
         ("中文**重要：**这是", "中文{1:重要：}这是"),
         ("**“引用”**的", "{1:“引用”}的"),
@@ -61,6 +63,10 @@ def test_only_what_is_open_is_held():
     assert "".join(out).endswith(" c")
     markdown.feed("\n")
     assert "".join(out).endswith(" c **d e\n")
+
+
+def test_prices_are_not_held():
+    assert [span.text for span in Inline(color=True).feed("$5 ")] == ["$5 "]
 
 
 def test_what_stays_open_is_given_up():

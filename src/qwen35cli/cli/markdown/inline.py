@@ -13,7 +13,7 @@ from .page import Span, combine
 
 LIMIT = 400  # characters that are held; then what is open is given up
 
-_SPECIAL = re.compile(r"[*_~`\[\\]")
+_SPECIAL = re.compile(r"[*_~`\[\\$]")
 _CLOSING = re.compile(r"[*_~`)\]$]")
 _ESCAPABLE = frozenset("*_~`#+-.<>|!$")  # without the brackets of LaTeX, and its \\
 _PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -22,7 +22,7 @@ _TICKS = re.compile("`+")
 _MATH = re.compile(
     r"\$\$.+?\$\$|\$(?=[^\s$])(?:[^$\\]|\\.)*?(?<=\S)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\]"
 )
-_MATH_OPEN = re.compile(r"\$\$?[^\s\d$]|\\[(\[]")
+_MATH_OPEN = re.compile(r"\$\$|\$[^\s\d$]|\\[(\[]")
 _ADDRESS = re.compile(r"://[^\s<>*`~\"\[\]()]*[^\s<>*`~\"\[\]()_]")
 
 CODE = "36"
