@@ -13,9 +13,11 @@ def rows(line: str, columns: int) -> list[str]:
         size = width(cluster)
         if used + size > columns:
             head, blank, rest = row.rpartition(" ")
-            if not blank or not head:
+            if not blank or not head or cluster == " ":
                 head, rest = row, ""
             found.append(head)
             row, used = rest, width(rest)
+        if cluster == " " and found and not row:
+            continue  # the line is broken here
         row, used = row + cluster, used + size
-    return [*found, row]
+    return [*found, row] if row or not found else found
