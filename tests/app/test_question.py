@@ -126,6 +126,17 @@ def test_a_missing_picture_is_named_as_it_was_given(opened, tmp_path, monkeypatc
     assert caught.value.hint == f"did you mean {tmp_path}/screenshot_12.png?"
 
 
+def test_hints_can_be_pasted_whatever_the_name(opened, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is a URL") as caught:
+        load_pictures(opened, ["https://x.org/a.png?w=1&h=2"])
+    assert caught.value.hint == "curl -L 'https://x.org/a.png?w=1&h=2' | qwen35 ask -i - \"…\""
+    Path("my cat.png").write_bytes(png())
+    with pytest.raises(UsageError, match="is a picture") as caught:
+        read_document("my cat.png")
+    assert caught.value.hint == "-i 'my cat.png', or /image 'my cat.png' in a chat"
+
+
 def test_a_document_counts_bytes_and_keeps_its_name_on_one_line(tmp_path):
     path = tmp_path / "a\x1b[2J\nb.txt"
     path.write_text("né")

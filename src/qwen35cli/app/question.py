@@ -1,5 +1,6 @@
 """What the user says in one turn: files, piped text, prompt and pictures, made into a message."""
 
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,7 +135,8 @@ def read_document(name: str) -> Document:
         raise UsageError(f"cannot read {shown}: {error.strerror}", FILE_HINT) from None
     except ValueError:  # a zero byte in the name
         raise UsageError(f"no file at {shown}", FILE_HINT) from None
-    return Document(shown, decode(data, shown, f"-i {shown}, or /image {shown} in a chat"))
+    quoted = shlex.quote(shown)
+    return Document(shown, decode(data, shown, f"-i {quoted}, or /image {quoted} in a chat"))
 
 
 def decode(data: bytes, name: str, picture_hint: str) -> str:
@@ -203,7 +205,8 @@ def _limits(opened: Opened) -> ImageLimits:
 def _open(name: str) -> OpenedImage:
     if name.startswith(("http://", "https://")):
         raise UsageError(
-            f"{name} is a URL; nothing is fetched", f'curl -L {name} | qwen35 ask -i - "…"'
+            f"{name} is a URL; nothing is fetched",
+            f'curl -L {shlex.quote(name)} | qwen35 ask -i - "…"',
         )
     path = local_path(name)
     return open_image(path, str(path) if name.lower().startswith("file:") else name)
