@@ -10,6 +10,7 @@ from PIL import Image
 
 from qwen35cli.app.question import (
     Question,
+    decode,
     load_picture,
     load_pictures,
     read_document,
@@ -21,10 +22,14 @@ from qwen35cli.text.template import ImagePart, Text
 from tests import fakes
 
 
-def png(size=(40, 30), color="red"):
+def encoded(format, size=(40, 30), color="red"):
     file = io.BytesIO()
-    Image.new("RGB", size, color).save(file, "PNG")
+    Image.new("RGB", size, color).save(file, format)
     return file.getvalue()
+
+
+def png(size=(40, 30), color="red"):
+    return encoded("PNG", size, color)
 
 
 @pytest.fixture
@@ -152,6 +157,7 @@ def test_a_document_counts_bytes_and_keeps_its_name_on_one_line(tmp_path):
         (b"ab\0c", "binary: a zero byte at offset 2"),
         (b"ab\xff", "not UTF-8: byte 0xff at offset 2"),
         (b"\x89PNG\r\n\x1a\n", "is a picture, not text"),
+        ("text".encode("utf-16"), "is UTF-16, not UTF-8"),
     ],
 )
 def test_a_file_that_holds_no_text_is_refused(data, message, tmp_path):
@@ -159,6 +165,18 @@ def test_a_file_that_holds_no_text_is_refused(data, message, tmp_path):
     path.write_bytes(data)
     with pytest.raises(UsageError, match=message):
         read_document(str(path))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_a_picture_of_each_format_is_told_from_text(format):
+    with pytest.raises(UsageError, match="x is a picture, not text") as caught:
+        decode(encoded(format), "x", "as a picture")
+    assert caught.value.hint == "as a picture"
+
+
+@pytest.mark.parametrize("text", ["GIF89a is a format", "BMW is a car", "RIFF and WEBP"])
+def test_text_about_a_format_is_text(text):
+    assert decode(text.encode(), "x", "") == text
 
 
 @pytest.mark.parametrize("name", ["no.txt", "no/no.txt", "a\0b", "x" * 5_000, "a.txt/b"])

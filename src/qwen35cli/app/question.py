@@ -1,5 +1,6 @@
 """What the user says in one turn: files, piped text, prompt and pictures, made into a message."""
 
+import re
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,11 @@ from .load import Opened
 from .paths import local_path
 
 MAX_TEXT_BYTES = 64 * 2**20
-PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+# The formats that are read, by first bytes that no text has.
+_PICTURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBPVP8|GIF8[79]a.{6}\0|BM.{4}\0{4}", re.DOTALL
+)
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 FILE_HINT = "-f FILE, or /read FILE in a chat"
 
 
@@ -147,8 +152,10 @@ def decode(data: bytes, name: str, picture_hint: str) -> str:
     """
     if len(data) > MAX_TEXT_BYTES:
         raise UsageError(f"{name} has more than {MAX_TEXT_BYTES // 2**20} MiB of text")
-    if data.startswith(PICTURES):
+    if _PICTURE.match(data):
         raise UsageError(f"{name} is a picture, not text", picture_hint)
+    if data.startswith(_UTF16):
+        raise UsageError(f"{name} is UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8 converts it")
     if (zero := data.find(b"\0")) >= 0:
         raise UsageError(f"{name} is binary: a zero byte at offset {zero:,}", "only text is read")
     try:
