@@ -227,6 +227,18 @@ def test_a_webp_canvas_far_beyond_its_frames_is_refused():
     assert "12,001 × 12,001" in refusal(decode_image, bytes(data), "x").message
 
 
+@pytest.mark.parametrize("size", [3_000_000, 80_000_000])
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_a_png_with_much_beside_its_picture_is_read_to_a_limit(kind, size):
+    data = encoded(Image.new("RGB", (8, 8), RED))
+    beside = chunk(kind, b"name\0\0" + zlib.compress(bytes(size)))
+    data = data[:33] + beside + data[33:]
+    if size < 64_000_000:
+        assert decode_image(data, "x").picture.getpixel((0, 0)) == RED
+    else:
+        assert "too large" in refusal(decode_image, data, "x").message
+
+
 def test_too_many_bytes_are_refused_unread(tmp_path, monkeypatch):
     path = tmp_path / "big.png"
     with path.open("wb") as file:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from qwen35cli.errors import DoesNotFitError, UsageError
 
@@ -21,6 +21,10 @@ MAX_BYTES = 50_000_000
 # Named one by one: Pillow would otherwise try forty more decoders, one of which runs Ghostscript.
 # The import registers WEBP without loading all of them.
 FORMATS = ("JPEG", "PNG", WebPImagePlugin.WebPImageFile.format, "GIF", "BMP")
+
+# Pillow refuses a PNG with a comment or a colour profile that unfolds to more than a megabyte, as
+# the source of a diagram does. What all comments may take together stays its limit.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 _FORMATS_HINT = "JPEG, PNG, WEBP, GIF and BMP are read; to convert: magick FILE picture.png"
 _SHRINK_HINT = "scale it down first: magick FILE -resize 4096x4096 picture.jpg"
