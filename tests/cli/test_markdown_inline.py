@@ -19,6 +19,8 @@ from tests.cli.markdown_screen import marked, render
         ("**`a`**", "{1;36:a}"),
         ("snake_case_name a_b_ c__d__e", "snake_case_name a_b_ c__d__e"),
         ("2 * 3 * 4", "2 * 3 * 4"),
+        ("2*3 = 6, 2*4 = 8", "2*3 = 6, 2*4 = 8"),
+        ("2**3 = 8, 3**2 = 9, *4*", "2**3 = 8, 3**2 = 9, {3:4}"),
         ("a**b**c", "a{1:b}c"),
         ("** a**", "** a**"),
         ("**never", "**never"),

@@ -101,13 +101,18 @@ class Inline:
 
 
 class _State(StateInline):
-    """Markers beside CJK open and close whatever punctuation is there: no blanks part words."""
+    """Markers beside CJK open and close whatever punctuation is there: no blanks part words.
+
+    Between two digits they are operators.
+    """
 
     def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:
         scanned = super().scanDelims(start, canSplitWord)
         end = start + scanned.length
         before = self.src[start - 1] if start else " "
         after = self.src[end] if end < self.posMax else " "
+        if before.isdigit() and after.isdigit():
+            return Scanned(False, False, scanned.length)
         if canSplitWord and (is_cjk(before) or is_cjk(after)):
             return Scanned(not after.isspace(), not before.isspace(), scanned.length)
         return scanned
