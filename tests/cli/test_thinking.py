@@ -1,6 +1,7 @@
 """How thinking is shown, on an emulated terminal."""
 
 import io
+from itertools import pairwise
 
 import pytest
 
@@ -68,6 +69,16 @@ def test_a_window_never_takes_more_than_its_rows(columns, count):
     assert rows[0] == "before"[:count]
     assert len(rows) <= LINES + 1 + len("before") // count
     assert "before"[:count] in rows
+
+
+def test_a_line_without_an_end_moves_row_by_row(columns, monkeypatch):
+    drawn = []
+    terminal = Terminal(Tty(), Tty())
+    monkeypatch.setattr(terminal, "passing", drawn.append)
+    window = Window(terminal)
+    for number in range(3_000):  # 360 rows
+        window.piece(f"{number} ")
+    assert sum(before[0] != after[0] for before, after in pairwise(drawn)) < 400
 
 
 def test_what_completes_no_text_draws_nothing(columns):

@@ -8,7 +8,7 @@ from .terminal import Terminal
 from .wrap import rows
 
 LINES = 6  # of the thinking that are seen at a time
-TAIL = 4_000  # characters that are looked at for them
+TAIL = 4_000  # characters that are looked at for them, and half as many at least
 
 
 class Thinking(Protocol):
@@ -63,7 +63,9 @@ class Window:
     def piece(self, text: str) -> None:
         if not text:
             return
-        self._tail = (self._tail + text)[-TAIL:]
+        self._tail += text
+        if len(self._tail) > TAIL:  # by half, as each cut inside a line wraps it anew
+            self._tail = self._tail[-TAIL // 2 :]
         room = max(1, self._terminal.err_columns - 1)
         lines = [row for line in self._tail.split("\n") for row in rows(line, room)]
         while lines and not lines[-1]:
