@@ -80,6 +80,23 @@ def test_code_that_is_indented_less_than_its_item_keeps_its_shape():
     assert plain(text) == "10. a\n    ```\n    b:\n      c\n    ```\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "a:\n    ```py\n      b*c*d\n    e\n    ```\n*f*",
+            "a:\n```py\n  b*c*d\ne\n```\nf\n",
+        ),
+        (
+            "> - a:\n>       ```\n>         b*c*d\n>       ```\n*f*",
+            "> • a:\n>   ```\n>     b*c*d\n>   ```\nf\n",
+        ),
+    ],
+)
+def test_code_that_is_indented_a_lot_after_text_is_code(text, shown):
+    assert plain(text) == shown
+
+
 def test_code_in_a_quote_ends_with_it():
     assert plain("> ```\n> *a*\n*b*") == "> ```\n> *a*\nb\n"
 

@@ -49,8 +49,8 @@ _ITEM = re.compile(r" *([-*+]|\d{1,9}[.)])(?=[ \t]|$)")
 _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*")
 _RULE_SO_FAR = re.compile(r" {0,3}([-*_])(?:[ \t]*\1)*[ \t]*")
 _HEADING = re.compile(r" {0,3}#{1,6}(?:[ \t]+|$)")
-_FENCE = re.compile(r" {0,3}(?:`{3,}[^`]*|~{3,}.*)")
-_FENCE_SO_FAR = re.compile(r" {0,3}(?:```|~~~)")
+_FENCE = re.compile(r" *(?:`{3,}[^`]*|~{3,}.*)")  # after text with any indent
+_FENCE_SO_FAR = re.compile(r" *(?:```|~~~)")
 _MATH = re.compile(r" {0,3}(\$\$|\\\[|\\begin\{)")
 _CLOSES = {"$$": "$$", "\\[": "\\]", "\\begin{": "\\end{"}
 

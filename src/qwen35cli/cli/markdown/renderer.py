@@ -195,7 +195,7 @@ class Markdown:
         else:
             marks = re.match("`+|~+", text)
             assert marks is not None
-            end = f" {{0,3}}{marks[0][0]}{{{len(marks[0])},}}[ \t]*"
+            end = f" {{0,{max(3, indent)}}}{marks[0][0]}{{{len(marks[0])},}}[ \t]*"
             language = re.split(r"[\s{}:,.]+", text[marks.end() :].strip("{}. \t"), maxsplit=1)[0]
             style = code.highlighter(language) if self._color else plain
             self._fence = Fence(re.compile(end), indent, rest, style, DIM, blank_ends=False)
