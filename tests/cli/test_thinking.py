@@ -3,6 +3,7 @@
 import io
 from itertools import pairwise
 
+import pyte
 import pytest
 
 from qwen35cli.app.turn import Thought
@@ -69,6 +70,19 @@ def test_a_window_never_takes_more_than_its_rows(columns, count):
     assert rows[0] == "before"[:count]
     assert len(rows) <= LINES + 1 + len("before") // count
     assert "before"[:count] in rows
+
+
+@pytest.mark.parametrize("lines", [1, 3, 6])
+def test_on_a_low_terminal_no_row_of_a_window_scrolls_away(columns, lines, monkeypatch):
+    monkeypatch.setenv("LINES", str(lines))
+    stream = Tty()
+    window = Window(Terminal(stream, stream))
+    for number in range(40):
+        window.piece(f"line {number}\n")
+    emulator = pyte.HistoryScreen(40, lines)
+    pyte.Stream(emulator).feed(stream.getvalue().replace("\n", "\r\n"))
+    assert not emulator.history.top
+    assert emulator.display[-1].rstrip() == "line 39"
 
 
 def test_a_line_without_an_end_moves_row_by_row(columns, monkeypatch):

@@ -1,5 +1,6 @@
 """Ways of showing the thinking: all of it, its last lines until it is over, or how long it is."""
 
+import shutil
 from typing import Protocol
 
 from qwen35cli.app.turn import Thought
@@ -7,7 +8,7 @@ from qwen35cli.app.turn import Thought
 from .terminal import Terminal
 from .wrap import rows
 
-LINES = 6  # of the thinking that are seen at a time
+LINES = 6  # of the thinking that are seen at a time, on a terminal that has as many
 TAIL = 4_000  # characters that are looked at for them, and half as many at least
 
 
@@ -70,7 +71,8 @@ class Window:
         lines = [row for line in self._tail.split("\n") for row in rows(line, room)]
         while lines and not lines[-1]:
             lines.pop()
-        self._terminal.passing(lines[-LINES:] or [""])
+        most = max(1, min(LINES, shutil.get_terminal_size().lines))  # none scrolls away
+        self._terminal.passing(lines[-most:] or [""])
 
     def closed(self, thought: Thought) -> None:
         self._terminal.note(spoken(thought, self._budget))
