@@ -134,8 +134,8 @@ def test_a_missing_picture_is_named_as_it_was_given(opened, tmp_path, monkeypatc
 def test_hints_can_be_pasted_whatever_the_name(opened, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="is a URL") as caught:
-        load_pictures(opened, ["https://x.org/a.png?w=1&h=2"])
-    assert caught.value.hint == "curl -L 'https://x.org/a.png?w=1&h=2' | qwen35 ask -i - \"…\""
+        load_pictures(opened, ["HTTPS://x.org/a.png?w=1&h=2"])
+    assert caught.value.hint == "curl -L 'HTTPS://x.org/a.png?w=1&h=2' | qwen35 ask -i - \"…\""
     Path("my cat.png").write_bytes(png())
     with pytest.raises(UsageError, match="is a picture") as caught:
         read_document("my cat.png")

@@ -210,7 +210,7 @@ def _limits(opened: Opened) -> ImageLimits:
 
 
 def _open(name: str) -> OpenedImage:
-    if name.startswith(("http://", "https://")):
+    if name.lower().startswith(("http://", "https://")):
         raise UsageError(
             f"{name} is a URL; nothing is fetched",
             f'curl -L {shlex.quote(name)} | qwen35 ask -i - "…"',
