@@ -31,6 +31,8 @@ def test_cells_have_styles_and_width_without_them():
     ("text", "row"),
     [
         ("|a|b|\n|-|-|\n|`x|y`|z|", "x|y │ z"),  # a pipe in code, where that gives two cells
+        ("|a|b|\n|-|-|\n|$P(A|B)$|$5|", "$P(A|B)$ │ $5"),  # and in a formula
+        ("|a|b|\n|-|-|\n|$5|$6|7|", "$5 │ $6 │ 7"),
         ("|a|b|\n|-|-|\n|1|", "1 │"),
         ("|a|b|\n|-|-|\n|1|2|3|", "1 │ 2 │ 3"),
         ("|a|b|\n|-|-|\n||2|", "  │ 2"),

@@ -24,7 +24,9 @@ HEAVY = ("━", "━┿━")
 Align = Literal["left", "center", "right"]
 _DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
 _PIPES = re.compile(r"\\.|\|")
-_PIPES_AND_CODE = re.compile(r"\\.|(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|\|")
+_CODE = r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)"
+_FORMULA = r"\$(?=[^\s$])(?:[^$\\]|\\.)*?(?<=\S)\$(?!\d)"
+_PIPES_AND_LITERALS = re.compile(rf"\\.|{_CODE}|{_FORMULA}|\|")
 
 
 def is_delimiter(line: str) -> bool:
@@ -44,10 +46,10 @@ def alignments(line: str) -> list[Align]:
 
 
 def cells(line: str, expected: int) -> list[str]:
-    """The cells of a row. Pipes in code part cells only where that gives `expected` of them."""
+    """The cells of a row. Pipes in code or a formula part them only where `expected` come of it."""
     found = _split(line, _PIPES)
     if 0 < expected < len(found):
-        found = _split(line, _PIPES_AND_CODE)
+        found = _split(line, _PIPES_AND_LITERALS)
     return found
 
 
