@@ -174,6 +174,10 @@ def test_a_picture_of_each_format_is_told_from_text(format):
     assert caught.value.hint == "as a picture"
 
 
+def test_a_byte_order_mark_is_no_text():
+    assert decode("\ufeffa\ufeff".encode(), "x", "") == "a\ufeff"
+
+
 @pytest.mark.parametrize("text", ["GIF89a is a format", "BMW is a car", "RIFF and WEBP"])
 def test_text_about_a_format_is_text(text):
     assert decode(text.encode(), "x", "") == text

@@ -145,7 +145,7 @@ def read_document(name: str) -> Document:
 
 
 def decode(data: bytes, name: str, picture_hint: str) -> str:
-    """`data` as UTF-8.
+    """`data` as UTF-8, without the mark that some editors begin it with.
 
     Raises:
         UsageError: too much, a picture, another binary file, or not UTF-8; with the offset.
@@ -159,7 +159,7 @@ def decode(data: bytes, name: str, picture_hint: str) -> str:
     if (zero := data.find(b"\0")) >= 0:
         raise UsageError(f"{name} is binary: a zero byte at offset {zero:,}", "only text is read")
     try:
-        return data.decode()
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start:,}",
