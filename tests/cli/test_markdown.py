@@ -244,6 +244,37 @@ def test_an_item_starts_with_its_first_word():
     assert "".join(out) == f"• \x1b[1ma{OFF}"
 
 
+@pytest.mark.parametrize(
+    ("before", "text", "shown"),
+    [
+        ("", "*a*", "a\n"),
+        ("a\n\n", "*b*", "b\n"),
+        ("```py\nx = 1\n", "# *y*\n\n  z\n```\n*a*", "# *y*\n\n  z\n```\na\n"),
+        ("```py\nx =", " a*b*c\n```\n*a*", " a*b*c\n```\na\n"),
+        ("- a\n  - b\n", "  - *c*\nd", "  • c\nd\n"),
+        ("| long | b |\n|---|---|\n| 1 | 2 |\n", "| 3 | *4* |\n\nc", "3    │ 4\n\nc\n"),
+        ("a *b", "c* d", "c* d\n"),
+    ],
+)
+def test_an_answer_goes_on_in_what_it_was_cut_in(before, text, shown):
+    out = []
+    markdown = Markdown(out.append, lambda: 80, color=True)
+    markdown.follow(before)
+    assert out == []
+    markdown.feed(text)
+    markdown.end()
+    assert SGR.sub("", "".join(out)) == shown
+
+
+def test_nothing_after_what_was_cut_is_nothing():
+    for before in (DOCUMENT, DOCUMENT[:200], "| a |", "| a |\n|---|", "```\n", "> - "):
+        out = []
+        markdown = Markdown(out.append, lambda: 80, color=True)
+        markdown.follow(before)
+        markdown.end()
+        assert out == []
+
+
 # -- any document ---------------------------------------------------------------------------------
 
 # fmt: off

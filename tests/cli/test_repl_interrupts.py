@@ -145,6 +145,16 @@ def test_while_it_thinks_and_while_it_answers(tmp_path):
         assert chat.leave() == 0
 
 
+def test_code_that_was_cut_goes_on_as_code(tmp_path):
+    first, more = "```py\nx = 1\n", "# *y*\n  z\n```\n*End.*"
+    length = str(len(first))
+    with with_script(tmp_path, [[first], [more]], "-n", "--max-tokens", length) as chat:
+        assert chat.say("Code?")[:2] == ["```py", "x = 1"]
+        chat.say("/set max_tokens 100")
+        assert chat.say("/continue")[:4] == ["# *y*", "  z", "```", "End."]
+        assert chat.leave() == 0
+
+
 @pytest.mark.parametrize("thinking", [True, False], ids=["thinking", "answering"])
 def test_a_second_time_leaves_at_once(tmp_path, thinking):
     with with_script(tmp_path, [["Begun ", fakes.STUCK, "never"]], thinking=thinking) as chat:

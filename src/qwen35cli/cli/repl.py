@@ -13,6 +13,7 @@ from qwen35cli.app.turn import Result, Thought
 from qwen35cli.engine.runner import Prefill
 from qwen35cli.errors import ContextFullError, InterruptedByUser, Qwen35Error
 from qwen35cli.images.open import decode_image
+from qwen35cli.text.sanitize import sanitize
 from qwen35cli.text.stream import Piece
 
 from . import answer, report, settings, slash, start
@@ -176,15 +177,19 @@ class Repl:
         turn = self.conversation.last()
         options = self.adjust.options(thinking=turn.thinking)
         if text is None:
-            self.show(lambda loaded: self.conversation.go_on(loaded, options), None)
+            self.show(lambda loaded: self.conversation.go_on(loaded, options), None, turn.answer)
         else:
-            self.show(lambda loaded: self.conversation.go_on_from(loaded, text, options), None)
+            self.show(
+                lambda loaded: self.conversation.go_on_from(loaded, text, options), None, text
+            )
 
-    def show(self, begin: Callable[[Loaded], Events], question: Question | None) -> None:
-        """Show an answer while it is made, and save it. Where the program is to end before it
-        begins, the question is saved without one."""
+    def show(
+        self, begin: Callable[[Loaded], Events], question: Question | None, before: str = ""
+    ) -> None:
+        """Show an answer, or what comes after its text `before`, while it is made, and save it.
+        Where the program is to end before it begins, the question is saved without one."""
         assert self.loaded is not None
-        view, unanswered = self._view(), None
+        view, unanswered = self._view(before), None
         try:
             self.wait()
             events = begin(self.loaded)
@@ -255,14 +260,17 @@ class Repl:
                 f"/clear or /undo makes room{more}",
             )
 
-    def _view(self) -> answer.TextView:
+    def _view(self, before: str) -> answer.TextView:
         sink, terminal = self.terminal.stdout(), self.terminal
-        rendered = self.adjust["markdown"] and terminal.out_is_terminal
+        markdown = None
+        if self.adjust["markdown"] and terminal.out_is_terminal:
+            markdown = answer.markdown(sink, terminal)
+            markdown.follow(sanitize(before))
         return answer.TextView(
             sink,
             stream=not self.flags.output.no_stream,
             thinking=self._thinking(),
-            markdown=answer.markdown(sink, terminal) if rendered else None,
+            markdown=markdown,
         )
 
     def _thinking(self) -> Thinking | None:

@@ -49,7 +49,8 @@ class Markdown:
             color: escapes for colours and weights; without, the markers of the text stay.
         """
         self._color = color
-        self._page = Page(write, columns, color=color)
+        self._muted = False
+        self._page = Page(lambda text: None if self._muted else write(text), columns, color=color)
         self._inline = Inline(color=color)
         self._units = Units()
         self._line = ""  # of a line that is not judged yet
@@ -76,6 +77,18 @@ class Markdown:
         """The cursor is behind something."""
         return self._page.midline
 
+    def follow(self, text: str) -> None:
+        """Go on behind `text`, sanitised, which is on the screen: in its code, list or table."""
+        self._muted = True
+        self.feed(text)
+        self._end_of_line()
+        if self._table:
+            self._write_table(self._table)
+        else:
+            self._end_table()
+        self._blanks = 0
+        self._muted = False
+
     def feed(self, text: str) -> None:
         """Write what is certain after the next piece: sanitised text, cut anywhere."""
         for unit in self._units.feed(text):
@@ -83,11 +96,14 @@ class Markdown:
 
     def end(self) -> None:
         """Write the rest; the cursor is then at the start of a line, and the answer is over."""
+        self._end_of_line()
+        self._end_table()
+
+    def _end_of_line(self) -> None:
         for unit in self._units.end():
             self._unit(unit)
         if self._line or self._run:
             self._unit("\n")
-        self._end_table()
 
     # -- a line, unit by unit ---------------------------------------------------------------------
 
