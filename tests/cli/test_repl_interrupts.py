@@ -85,6 +85,18 @@ def test_while_an_edited_message_is_read(tmp_path, hold):
         assert turn["parts"] == ["Count to 4"]
 
 
+def test_a_table_that_is_held_back_is_said(tmp_path):
+    turns = [["Here:\n\n| a | b |\n|---|---|\n| 1 | 2 |\n", fakes.WAIT, "|"]]
+    with with_script(tmp_path, turns, "-n") as chat:
+        chat.send("A table")
+        chat.sees("a table …")
+        chat.interrupt()
+        rows = chat.ready()
+        assert not any("a table …" in row for row in rows)
+        assert "1 │ 2" in rows
+        assert "(interrupted)" in rows
+
+
 def test_a_switch_comes_back_with_its_message(tmp_path, hold):
     with with_script(tmp_path, [["No."], ["Yes."]], thinking=True) as chat:
         chat.ready(again=True)

@@ -29,7 +29,14 @@ UNSAFE = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class View(Protocol):
-    """One way of showing an answer."""
+    """One way of showing an answer.
+
+    Attributes:
+        waiting: for what the cursor stands at the start of a line, until it can be shown.
+    """
+
+    @property
+    def waiting(self) -> str | None: ...
 
     def piece(self, piece: Piece) -> None: ...
 
@@ -77,6 +84,10 @@ class TextView:
                 self._write(self._safe(piece))
         elif self._thinking is not None:
             self._thinking.piece(self._safe(piece))
+
+    @property
+    def waiting(self) -> str | None:
+        return None if self._markdown is None else self._markdown.waiting
 
     def thought(self, thought: Thought) -> None:
         if self._thinking is not None:
@@ -137,6 +148,8 @@ def markdown(sink: Sink, terminal: Terminal) -> "Markdown":
 
 class JsonView:
     """One object on one line at the end; with `lines`, also each piece as it comes."""
+
+    waiting = None
 
     def __init__(
         self,
@@ -205,7 +218,7 @@ def show(
     """Drive an answer to its end, or to the first Ctrl-C, and show it; `explain` why it ended,
     with hints for the command line or, in a `chat`, for its own.
     """
-    start = time.perf_counter()
+    start, waiting = time.perf_counter(), None
     terminal.status("reading …")
     with closing(events), Stop() as stop:
         for event in events:
@@ -213,6 +226,12 @@ def show(
                 terminal.status(reading(event, time.perf_counter() - start))
             elif isinstance(event, Piece):
                 view.piece(event)
+                if view.waiting != waiting:
+                    waiting = view.waiting
+                    if waiting is None:
+                        terminal.clear_status()
+                    else:
+                        terminal.status(f"a {waiting} …")
             else:
                 view.thought(event)
             if stop.requested:
