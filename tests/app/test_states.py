@@ -145,6 +145,15 @@ def test_what_is_damaged_is_said_removed_and_read_again(states, loaded, damage):
     assert torch.equal(again, logits)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_opened(states, loaded, make):
+    states.folder.mkdir()
+    make(states.folder / "other.safetensors")
+    assert states.find(prompt(loaded, TEXT, "What is it?")) is None
+    assert states.load_session("other", loaded) == 0
+    assert states.problem is None
+
+
 def test_the_least_used_files_go_first(tmp_path, loaded):
     states = States(tmp_path / "states", loaded.opened, cap_bytes=10**9)
     size = 0

@@ -125,8 +125,7 @@ class States:
 
     def load_session(self, session: str, loaded: Loaded) -> int:
         """Fill the memory with the state of a session; tokens that need not be read again."""
-        path = self.of_session(session)
-        file = self._open(path) if path.exists() else None
+        file = self._open(self.of_session(session))
         if file is None:
             return 0
         if (difference := self.difference(file)) is not None:
@@ -175,7 +174,7 @@ class States:
 
     def _open(self, path: Path) -> StateFile | None:
         try:
-            return open_state(path)
+            return open_state(path) if path.is_file() else None  # a pipe would block
         except (ModelError, OSError) as error:
             self._damaged(path, error)
             return None
