@@ -208,6 +208,13 @@ def test_a_tensor_that_cannot_be_meant(source, target):
     assert not beside(target)
 
 
+def test_nothing_from_outside_of_the_source_is_copied(source, target, tmp_path):
+    (tmp_path / "secret").write_text("mine")
+    (source / "NOTICE").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelError, match=r"NOTICE links to .*secret, outside the checkpoint"):
+        job(source, target)
+
+
 def test_a_source_that_changes_meanwhile(source, target):
     with pytest.raises(ModelError, match="changed while it was quantized"):
         for event in quantize.run(job(source, target), kernels=REFERENCE):

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from qwen35cli import __version__
 from qwen35cli.checkpoint.convert import file_layout, quantize_checkpoint
+from qwen35cli.checkpoint.folder import regular_file
 from qwen35cli.checkpoint.manifest import (
     Manifest,
     Origin,
@@ -221,6 +222,8 @@ def job(source: Source, plan: Plan, target: Path) -> Job:
         check_tensors(
             Qwen35(checkpoint.config, select(torch.device("cpu"), "reference")), checkpoint
         )
+    for name in side_files(source.folder):
+        regular_file(source.folder, name)  # what it links to elsewhere is not ours to pass on
     _check_target(target, source.folder)
     written = file_schemes(checkpoint, plan)
     flat = iter(file_layout(checkpoint, plan).items())
