@@ -585,6 +585,30 @@ def test_a_token_for_another_host_is_known_beforehand(hub, monkeypatch):
     assert not hub.asked
 
 
+@pytest.mark.parametrize("token", ["hf_secr\u00e9t", "hf_\x01secret"])
+def test_a_token_that_cannot_be_sent_is_not_shown(hub, prepared, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(Qwen35Error, match="has characters that none has") as refusal:
+        prepared()
+    assert "secr" not in refusal.value.message
+    assert not hub.asked
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(Path.mkdir, "Is a directory"), (lambda path: path.write_bytes(b"\xff"), "it is no text")],
+)
+def test_a_token_that_cannot_be_read_is_an_error(hub, prepared, monkeypatch, tmp_path, make, why):
+    from huggingface_hub import constants
+
+    make(tmp_path / "hf_token")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf_token"))
+    with pytest.raises(Qwen35Error, match=f"hf_token cannot be read: {why}"):
+        prepared()
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    prepared()
+
+
 def test_a_private_repository_comes_with_the_token(hub, pulled, monkeypatch):
     hub.private_token = "hf_secret"
     with pytest.raises(ModelError, match="there is no token"):

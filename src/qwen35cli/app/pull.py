@@ -11,7 +11,7 @@ from qwen35cli.checkpoint.hub import COMMIT, Repo, is_whole, pull_command, read_
 from qwen35cli.checkpoint.pinned import COMMITS, FILES
 from qwen35cli.checkpoint.remote import HOME, Patience, Remote, Retrying, address
 from qwen35cli.checkpoint.verified import Notes
-from qwen35cli.errors import ModelError
+from qwen35cli.errors import ModelError, Qwen35Error
 from qwen35cli.quant.plan import Format
 
 from .pull_job import Job, kept
@@ -138,10 +138,32 @@ def missing_offline(repo_id: str, revision: str | None, by: str | None) -> Model
 
 
 def _remote(patience: Patience) -> Remote:
+    from huggingface_hub import constants
+
+    return Remote(address(constants.ENDPOINT), _token(), patience)
+
+
+def _token() -> str | None:
+    """The token that Hugging Face's programs send too.
+
+    Raises:
+        Qwen35Error: it cannot be read, or no request can carry it.
+    """
     from huggingface_hub import constants, get_token
 
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return Remote(address(constants.ENDPOINT), token, patience)
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return None
+    hint = "hf auth login, or set HF_TOKEN; HF_HUB_DISABLE_IMPLICIT_TOKEN=1 sends none"
+    try:
+        token = get_token()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Qwen35Error(
+            f"the Hugging Face token in {constants.HF_TOKEN_PATH} cannot be read: {why}", hint
+        ) from None
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise Qwen35Error("the Hugging Face token has characters that none has", hint)
+    return token
 
 
 def _told(work: Generator[Retrying, None, T]) -> Generator[Trouble, None, T]:
