@@ -215,6 +215,17 @@ def test_nothing_from_outside_of_the_source_is_copied(source, target, tmp_path):
         job(source, target)
 
 
+def test_a_source_that_fails_is_not_taken_for_the_target(source, target, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    work = job(source, target)
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(ModelError, match=r"source/LICENSE cannot be read: Input/output error"):
+        list(quantize.run(work, kernels=REFERENCE))
+    assert not beside(target)
+
+
 def test_a_source_that_changes_meanwhile(source, target):
     with pytest.raises(ModelError, match="changed while it was quantized"):
         for event in quantize.run(job(source, target), kernels=REFERENCE):

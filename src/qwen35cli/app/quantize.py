@@ -27,7 +27,7 @@ from torch import Tensor
 
 from qwen35cli import __version__
 from qwen35cli.checkpoint.convert import file_layout, quantize_checkpoint
-from qwen35cli.checkpoint.folder import regular_file
+from qwen35cli.checkpoint.folder import reading, regular_file
 from qwen35cli.checkpoint.manifest import (
     Manifest,
     Origin,
@@ -432,8 +432,9 @@ def _shards(job: Job) -> list[list[str]]:
 
 def _copy(source: Path, target: Path) -> Entry:
     """Copy a small file and have it on the disk."""
-    with target.open("wb") as file:
+    with reading(source):
         data = source.read_bytes()
+    with target.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
