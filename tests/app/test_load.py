@@ -144,6 +144,18 @@ def test_damaged_small_files_are_refused(tmp_path, text):
         load.read_json(path)
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_small_file_that_cannot_be_read_is_an_error(tmp_path, monkeypatch, name):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ModelError, match=f"/{name} cannot be read: Permission denied$"):
+        load.chat_template(tmp_path)
+
+
 def test_the_default_mode_is_read_off_the_template_that_is_there(tmp_path):
     assert load.chat_template(tmp_path) == ""
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "inner"}')

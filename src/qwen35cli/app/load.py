@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from qwen35cli.checkpoint.folder import reading
 from qwen35cli.checkpoint.manifest import check_manifest
 from qwen35cli.checkpoint.opened import Checkpoint, open_checkpoint
 from qwen35cli.checkpoint.read import load_weights
@@ -316,8 +317,9 @@ def refuse(job: quantize.Job) -> None:
 def chat_template(folder: Path) -> str:
     """The text of the checkpoint's chat template, to be looked at and never run; "" if none."""
     path = folder / "chat_template.jinja"
-    if path.is_file() and path.stat().st_size <= MAX_JSON_BYTES:
-        return path.read_text(encoding="utf-8", errors="replace")
+    with reading(path):
+        if path.is_file() and path.stat().st_size <= MAX_JSON_BYTES:
+            return path.read_text(encoding="utf-8", errors="replace")
     template = read_json(folder / "tokenizer_config.json").get("chat_template", "")
     return template if isinstance(template, str) else ""
 
@@ -335,10 +337,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"more than {MAX_JSON_BYTES:,} bytes")
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
+        with reading(path):
+            if path.stat().st_size > MAX_JSON_BYTES:
+                raise ValueError(f"more than {MAX_JSON_BYTES:,} bytes")
+            value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}", "fetch the checkpoint again") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path} does not hold a JSON object", "fetch the checkpoint again")
