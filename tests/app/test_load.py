@@ -144,6 +144,15 @@ def test_damaged_small_files_are_refused(tmp_path, text):
         load.read_json(path)
 
 
+def test_a_folder_that_may_not_be_looked_into_is_an_error(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(ModelError, match=f"^{tmp_path} cannot be read: permission denied"):
+        load.open_model(load.LoadOptions(model=str(tmp_path)))
+
+
 @pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
 def test_a_small_file_that_cannot_be_read_is_an_error(tmp_path, monkeypatch, name):
     def refuse(path, *_, **__):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen35cli.checkpoint.hub import find_in_cache
+from qwen35cli.checkpoint.names import CONFIG
 from qwen35cli.errors import ModelError, UsageError
 
 DEMO = "demo"
@@ -37,11 +38,14 @@ def local_folder(name: str) -> Path | None:
     """The folder that `name` is the path of; None: there is none.
 
     Raises:
-        ModelError: what is on the way there may not be looked into.
+        ModelError: it, or what is on the way there, may not be looked into.
     """
     folder = expanded(name)
     try:
-        return folder if name and folder.is_dir() else None
+        if not (name and folder.is_dir()):
+            return None
+        (folder / CONFIG).is_file()  # raises where that cannot be told
+        return folder
     except PermissionError:
         raise ModelError(f"{name} cannot be read: permission denied") from None
     except (OSError, ValueError):  # it cannot be a name: too long, or with a zero character
@@ -71,7 +75,7 @@ def resolve(name: str, revision: str | None = None) -> Source:
         return Source(DEMO, Path(str(importlib.resources.files("qwen35cli"))) / "demo", None)
     folder = local_folder(name)
     if folder is not None:
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise ModelError(f"there is no config.json in {name}", "--model demo")
         return Source(name, folder, None)
     if is_hub_id(name):
