@@ -513,7 +513,7 @@ def no_socket(monkeypatch):
 def test_offline_with_nothing(hub, prepared, no_socket):
     with pytest.raises(ModelError, match="not in the cache and --offline is set") as refusal:
         prepared(offline=True)
-    assert refusal.value.hint == "qwen35 pull owner/name"
+    assert refusal.value.hint == "qwen35 pull owner/name without it"
 
 
 def test_offline_with_all(hub, pulled, monkeypatch, request):

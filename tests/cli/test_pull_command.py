@@ -177,7 +177,8 @@ def test_offline_opens_no_socket(qwen35, process, hub):
     done = qwen35("pull", REPO, "--offline")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
-        "error: owner/name is not in the cache and --offline is set\nhint: qwen35 pull owner/name\n"
+        "error: owner/name is not in the cache and --offline is set\n"
+        "hint: qwen35 pull owner/name without it\n"
     )
     done = process("pull", REPO, HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set" in done.stderr

@@ -133,7 +133,8 @@ def missing_offline(repo_id: str, revision: str | None, by: str | None) -> Model
     """The refusal to fetch what is not here."""
     at = f" at {revision}" if revision else ""
     return ModelError(
-        f"{repo_id}{at} is not in the cache and {by} is set", pull_command(repo_id, revision)
+        f"{repo_id}{at} is not in the cache and {by} is set",
+        f"{pull_command(repo_id, revision)} without it",
     )
 
 
