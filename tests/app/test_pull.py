@@ -510,6 +510,16 @@ def no_socket(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("the network"))
 
 
+def test_a_commit_is_found_by_its_beginning(hub, pulled):
+    hub.branches["c0ffee0"] = COMMIT  # as the Hub completes it
+    _, folder = pulled(revision="c0ffee0")
+    assert resolve(REPO, "c0ffee0").folder == folder
+    assert pulled(revision="c0ffee0", offline=True)[1] == folder
+    (folder.parent / ("c0ffee0" + "1" * 33)).mkdir()
+    with pytest.raises(NotInCache):
+        resolve(REPO, "c0ffee0")
+
+
 def test_offline_with_nothing(hub, prepared, no_socket):
     with pytest.raises(ModelError, match="not in the cache and --offline is set") as refusal:
         prepared(offline=True)

@@ -32,6 +32,7 @@ from .whole_file import sync_folder, whole_file
 
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SHORT = re.compile(r"[0-9a-f]{4,39}")  # a commit's beginning, as the Hub takes it too
 REVISION = re.compile(r"\w[\w.+-]*(/[\w.+-]+)*", re.ASCII)
 ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 LOCK_MODE = 0o664  # as of Hugging Face's tools: a group may share a cache
@@ -162,14 +163,23 @@ class Repo:
         return self.folder / "qwen35" / f"{commit}.json"
 
     def commit_of(self, revision: str) -> str | None:
-        """The commit that a branch or tag was at when it was last asked; a commit as it is."""
+        """The commit that a branch or tag was at when it was last asked; a commit as it is, also by
+        its beginning, where one alone of those that are here begins so.
+        """
         if COMMIT.fullmatch(revision):
             return revision
         try:
             text = (self.folder / "refs" / _checked(revision)).read_text().strip()
         except (OSError, UnicodeDecodeError):
-            return None
+            text = self._completed(revision)
         return text if COMMIT.fullmatch(text) else None
+
+    def _completed(self, beginning: str) -> str:
+        """The commit that begins so; "" where none or several do."""
+        if not SHORT.fullmatch(beginning):
+            return ""
+        found = [path.name for path in (self.folder / "snapshots").glob(f"{beginning}*")]
+        return found[0] if len(found) == 1 else ""
 
     def commits(self, revision: str | None) -> Iterator[str]:
         """The commits that would do, the best first; without a revision the pinned one is."""
