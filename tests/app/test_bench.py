@@ -49,6 +49,10 @@ def test_more_than_the_model_takes_is_refused_with_what_it_does():
         prepared(contexts=(10_000_000,))
     largest = int(caught.value.hint.removeprefix("--ctx "))
     assert prepared(contexts=(largest,))[3] == (largest,)
+    with pytest.raises(UsageError, match="more than the model's") as caught:
+        prepared(prompts=(64, 10_000_000), contexts=(64,))
+    largest = int(caught.value.hint.removeprefix("--prefill "))
+    assert prepared(prompts=(largest,))[2] == (largest,)
 
 
 def test_more_than_fits_is_refused_in_the_figures_that_were_asked_for(monkeypatch):

@@ -106,12 +106,12 @@ def prepare(
     place: Place = "cuda" if opened.device.type == "cuda" else "cpu"
     behind = DECODED[place] + UNTIMED + 2
     most = opened.estimate.model.config.text.max_context
-    for asked in (*options.prompts, *options.contexts):
-        if asked + behind > most:
+    for flag, lengths in (("--prefill", options.prompts), ("--ctx", options.contexts)):
+        if (asked := max(lengths, default=0)) + behind > most:
             raise UsageError(
                 f"{asked:,} tokens and {behind} to decode behind them are more than the model's "
                 f"{most:,}",
-                f"--ctx {most - behind}",
+                f"{flag} {most - behind}",
             )
     free = free_bytes(opened.device) - SWEPT[place]
     room = min(opened.estimate.largest_context(free), opened.largest_ctx) - behind
