@@ -19,9 +19,8 @@ _ESCAPABLE = frozenset("*_~`#+-.<>|!$")  # without the brackets of LaTeX, and it
 _PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 _CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 _TICKS = re.compile("`+")
-_MATH = re.compile(
-    r"\$\$.+?\$\$|\$(?=[^\s$])(?:[^$\\]|\\.)*?(?<=\S)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\]"
-)
+FORMULA = r"\$(?=[^\s$])(?:[^$\\]|\\.)*?(?<=\S)\$(?!\d)"  # within a line; prices are none
+_MATH = re.compile(rf"\$\$.+?\$\$|{FORMULA}|\\\(.+?\\\)|\\\[.+?\\\]")
 _MATH_OPEN = re.compile(r"\$\$|\$[^\s\d$]|\\[(\[]")
 _ADDRESS = re.compile(r"://[^\s<>*`~\"\[\]()]*[^\s<>*`~\"\[\]()_]")
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from qwen35cli.cli.width import width
 
-from .inline import Inline
+from .inline import FORMULA, Inline
 from .page import Page, Span, combine, measure, plain
 
 NARROW = 40  # columns below which a table that does not fit is not folded but listed
@@ -25,8 +25,7 @@ Align = Literal["left", "center", "right"]
 _DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
 _PIPES = re.compile(r"\\.|\|")
 _CODE = r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)"
-_FORMULA = r"\$(?=[^\s$])(?:[^$\\]|\\.)*?(?<=\S)\$(?!\d)"
-_PIPES_AND_LITERALS = re.compile(rf"\\.|{_CODE}|{_FORMULA}|\|")
+_PIPES_AND_LITERALS = re.compile(rf"\\.|{_CODE}|{FORMULA}|\|")
 
 
 def is_delimiter(line: str) -> bool:
