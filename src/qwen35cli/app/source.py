@@ -69,8 +69,7 @@ def resolve(name: str, revision: str | None = None) -> Source:
         NotInCache: it is a Hub id that is not on this machine, or not whole.
         ModelError: it is none of these, or has changed since it was verified.
     """
-    if revision is not None and is_here(name):
-        raise no_revisions(name, revision)
+    check_revision(name, revision)
     if name == DEMO:
         return Source(DEMO, Path(str(importlib.resources.files("qwen35cli"))) / "demo", None)
     folder = local_folder(name)
@@ -84,11 +83,18 @@ def resolve(name: str, revision: str | None = None) -> Source:
     raise unknown(name)
 
 
-def no_revisions(name: str, revision: str) -> UsageError:
-    """The refusal of a revision of what is a part of the program or a folder."""
-    return UsageError(
-        f"{name} has no revisions: --revision {revision} is for a Hub id", "leave out --revision"
-    )
+def check_revision(name: str, revision: str | None) -> None:
+    """Refuse a revision of what has none.
+
+    Raises:
+        UsageError: it is given of a part of the program or a folder.
+        ModelError: as `local_folder`.
+    """
+    if revision is not None and is_here(name):
+        raise UsageError(
+            f"{name} has no revisions: --revision {revision} is for a Hub id",
+            "leave out --revision",
+        )
 
 
 def unknown(name: str) -> ModelError:

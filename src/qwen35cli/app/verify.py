@@ -13,7 +13,7 @@ from qwen35cli.checkpoint.whole_file import Entry
 from qwen35cli.errors import ModelError, UsageError
 
 from .quantized_folder import FOLDER
-from .source import DEMO, is_here, is_hub_id, local_folder, no_revisions, unknown
+from .source import DEMO, check_revision, is_hub_id, local_folder, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,7 @@ def run(model: str, revision: str | None, store: Path) -> Generator[Event, None,
             none.
         ModelError: it is not here.
     """
-    if revision is not None and is_here(model):
-        raise no_revisions(model, revision)
+    check_revision(model, revision)
     folder = local_folder(model)
     if folder is not None:
         if not (folder / MANIFEST).is_file():
