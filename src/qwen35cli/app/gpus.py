@@ -34,6 +34,11 @@ class Gpu:
     capability: tuple[int, int] | None = None  # of CUDA; None: no card of NVIDIA, or not known
     kernels: tuple[str, ...] | None = None  # those that run on it; None: not known
 
+    @property
+    def runs_fused(self) -> bool:
+        """Whether the fused kernels run on it, as far as is known."""
+        return self.kernels is None or "triton" in self.kernels
+
 
 def kernels(capability: tuple[int, int] | None) -> tuple[str, ...]:
     """What runs on a card of this compute capability; None is one that has no CUDA."""

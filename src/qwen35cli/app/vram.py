@@ -180,7 +180,7 @@ def fit(estimate: Estimate, gpu: Gpu) -> Fit:
 
 def tokens_per_s(estimate: Estimate, gpu: Gpu) -> tuple[float, float] | None:
     """How fast the fused kernels decode; None: they do not run there, or nothing is known."""
-    if gpu.bandwidth_gbs is None or (gpu.kernels is not None and "triton" not in gpu.kernels):
+    if gpu.bandwidth_gbs is None or not gpu.runs_fused:
         return None
     return estimate.tokens_per_s(gpu.bandwidth_gbs)
 

@@ -144,7 +144,7 @@ def warn(answers: "Sequence[Answer]", terminal: Terminal) -> None:
 
 def _warn_of_card(gpu: "Gpu", terminal: Terminal) -> None:
     """Say of a card that the fused kernels do not run on it, and what does."""
-    if gpu.kernels is None or "triton" in gpu.kernels:
+    if gpu.runs_fused:
         return
     if gpu.kernels:
         major, minor = gpu.capability or (0, 0)
