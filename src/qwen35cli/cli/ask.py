@@ -105,7 +105,7 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
         wanted = conversation.prompt(question)  # too long? said before the weights are read
         found = keeper.states.find(wanted) if keeper.states is not None else None
         if flags.input.dry_run:
-            plan = report.dry_run(conversation, question, found)
+            plan = report.dry_run(conversation, question, wanted, found)
             if output.json or output.stream_json:
                 sink.write(answer.json_line(plan))
             else:

@@ -12,6 +12,7 @@ from qwen35cli.app.question import Question
 from qwen35cli.app.states import Found
 from qwen35cli.app.turn import Result
 from qwen35cli.engine.depth import WARM_UP, Rounds
+from qwen35cli.engine.runner import Prompt
 from qwen35cli.engine.sampling import Sampling
 from qwen35cli.text.sanitize import Sanitizer
 
@@ -160,15 +161,12 @@ def kept_line(kept: Kept) -> str:
     return f"saved {kept.tokens:,} tokens ({size(kept.nbytes)}) · resume: {how}"
 
 
-def dry_run(conversation: Conversation, question: Question, found: Found | None) -> dict[str, Any]:
-    """The object of `--dry-run`: the prompt as the model gets it, and its tokens. Keys are only
-    ever added.
-
-    Raises:
-        ContextFullError: it leaves no room to answer.
-    """
-    opened = conversation.opened
-    ids = conversation.prompt(question).ids
+def dry_run(
+    conversation: Conversation, question: Question, prompt: Prompt, found: Found | None
+) -> dict[str, Any]:
+    """The object of `--dry-run`: the `prompt` as the model gets it, and its tokens. Keys are only
+    ever added."""
+    opened, ids = conversation.opened, prompt.ids
     parts = conversation.parts_of(question)
     return {
         "prompt": b"".join(map(opened.tokenizer.token_bytes, ids)).decode("utf-8", "replace"),
