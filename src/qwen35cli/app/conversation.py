@@ -365,7 +365,7 @@ class Conversation:
     def _run_instead(
         self, loaded: Loaded, turn: Turn, options: Options, *, said: Sequence[int] = ()
     ) -> Generator[Prefill | Piece | Thought, None, None]:
-        """The same in the place of the last turn, which stays where no answer begins."""
+        """Make the answer of `turn` in the place of the last one, which stays where none begins."""
         old = self.turns.pop()
         try:
             yield from self._run(loaded, turn, options, said=said)
