@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qwen35cli.__main__ import leave
 from qwen35cli.app import load
@@ -31,6 +32,22 @@ def environment(**more: str) -> dict[str, str]:
         "QWEN35_NO_SAVE": "1",
     }
     return kept | NO_SETTINGS | own | more
+
+
+def said_by(folder: Path, text: str, timeout: float | None = None) -> Any:
+    """What Python prints as JSON for a script, with nothing that Triton compiled before."""
+    script = folder / "script.py"
+    script.write_text(text)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(TRITON_CACHE_DIR=str(folder / "cache")),
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def command(

@@ -1,6 +1,5 @@
 """The kernels compiled for cards that are not here, by Triton's own assembler."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.scripted import environment
+from tests.scripted import said_by
 
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
@@ -91,15 +90,6 @@ print(json.dumps([ahead, compiled[len(ahead):], launched]))
 
 
 def test_the_warm_up_compiles_what_prompts_and_steps_launch(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(WARM_UP)
-    done = subprocess.run(
-        [sys.executable, script],
-        capture_output=True,
-        text=True,
-        env=environment(TRITON_CACHE_DIR=str(tmp_path / "cache")),
-    )
-    assert done.returncode == 0, done.stderr
-    ahead, after, launched = json.loads(done.stdout)
+    ahead, after, launched = said_by(tmp_path, WARM_UP)
     assert {*ahead} == {*launched} == DECODE | PROMPT
     assert not after

@@ -1,6 +1,5 @@
 """Launches that are seen to by others, and kernels that are compiled before they are needed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,16 +15,12 @@ import triton
 
 from qwen35cli.kernels.triton.kernel import compiled_ahead, launched_by
 from qwen35cli.kernels.triton.swiglu import swiglu
-from tests.scripted import environment
+from tests.scripted import environment, said_by
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-# Compiles for a card that is not here. First a kernel for two types and one that is wrong, then one
-# for more numbers of warps than threads can have begun when something interrupts it.
-COMPILING = """
-import json, sys, time
-from concurrent.futures import ThreadPoolExecutor
-
+# For a card that is not here.
+DOUBLE = """
 from scripts.compile_kernels import Card  # before all else: it wants no interpreter
 import torch, triton
 import triton.language as tl
@@ -39,13 +34,20 @@ def double(x_ptr, N: tl.constexpr):
     at = tl.arange(0, N)
     tl.store(x_ptr + at, 2 * tl.load(x_ptr + at))
 
+fuse()
+driver.set_active(Card(90))
+"""
+
+# First a kernel for two types and one that is wrong, then one for more numbers of warps than
+# threads can have begun when something interrupts it.
+COMPILING = """
+import json
+
 @Kernel
 @triton.jit
 def broken(x_ptr):
     tl.static_assert(False, "as it should be")
 
-fuse()
-driver.set_active(Card(90))
 torch.set_num_threads(2)
 count = 0
 
@@ -80,23 +82,8 @@ with compiled_ahead():  # it can be used again
 print(json.dumps(found))
 """
 
-# Compiles one, with an assembler that takes its time.
+# One, with an assembler that takes its time.
 INTERRUPTED = """
-from scripts.compile_kernels import Card
-import torch, triton
-import triton.language as tl
-from triton.runtime import driver
-from qwen35cli.kernels.triton import fuse
-from qwen35cli.kernels.triton.kernel import Kernel, compiled_ahead
-
-@Kernel
-@triton.jit
-def double(x_ptr, N: tl.constexpr):
-    at = tl.arange(0, N)
-    tl.store(x_ptr + at, 2 * tl.load(x_ptr + at))
-
-fuse()
-driver.set_active(Card(90))
 try:
     with compiled_ahead():
         double[(1,)](torch.ones(64), N=64)
@@ -139,17 +126,7 @@ def test_an_error_ends_it():
 
 
 def test_kernels_are_there_when_they_are_wanted(tmp_path):
-    script = tmp_path / "compiling.py"
-    script.write_text(COMPILING)
-    done = subprocess.run(
-        [sys.executable, script],
-        capture_output=True,
-        text=True,
-        env=environment(TRITON_CACHE_DIR=str(tmp_path / "cache")),
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = said_by(tmp_path, DOUBLE + COMPILING, timeout=120)
     assert found["compiled"] == found["after"] == 2
     assert found["entries"] == [1, 1]
     assert "as it should be" in found["error"]
@@ -159,7 +136,7 @@ def test_kernels_are_there_when_they_are_wanted(tmp_path):
 def test_ctrl_c_while_kernels_are_assembled_prints_nothing(tmp_path):
     """It comes to the assembler too; Triton prints the whole kernel where that is ended."""
     script, assembler, begun = (tmp_path / name for name in ("script.py", "ptxas", "begun"))
-    script.write_text(INTERRUPTED)
+    script.write_text(DOUBLE + INTERRUPTED)
     real = triton.knobs.nvidia.ptxas_blackwell.path
     assembler.write_text(  # in Python: a shell would take the signals again
         f"#!{sys.executable}\nimport os, pathlib, sys, time\n"
