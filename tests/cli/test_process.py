@@ -132,6 +132,22 @@ def test_o_adds_to_the_file_that_a_stream_is(tmp_path, name, sign):
     assert log.read_text() == "before\nline\nline\n\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "sign"), [("/dev/fd/3", "3"), ("/proc/self/fd/3", "3"), ("/dev/stdout", "1")]
+)
+def test_o_writes_where_an_open_file_stands(tmp_path, name, sign):
+    line = shlex.join(command(tmp_path, LINES, "ask", "q", "-o", name))
+    subprocess.run(
+        ["bash", "-c", f"{{ echo before >&{sign}; {line}; echo after >&{sign}; }} {sign}> log"],
+        env=environment(),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert (tmp_path / "log").read_text() == "before\nline\nline\n\nafter\n"
+
+
 @pytest.mark.parametrize("merged", [False, True], ids=["stdout", "both-streams"])
 def test_a_reader_that_went_away_ends_it_quietly(tmp_path, merged):
     read, write = os.pipe()

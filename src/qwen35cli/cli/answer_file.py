@@ -94,15 +94,9 @@ def takes_a_stream(path: Path) -> bool:
     """
     with _refusing(path), suppress(FileNotFoundError):
         there = path.stat()
-        if stat.S_ISREG(there.st_mode):  # /dev/stdout may be a file that others write to as well
-            return any(_is_open_as(there, descriptor) for descriptor in (1, 2))
+        if stat.S_ISREG(there.st_mode):
+            return _descriptor(path, there) is not None
         return not stat.S_ISDIR(there.st_mode)
-    return False
-
-
-def _is_open_as(there: os.stat_result, descriptor: int) -> bool:
-    with suppress(OSError):  # it is closed
-        return os.path.samestat(there, os.fstat(descriptor))
     return False
 
 
@@ -113,8 +107,23 @@ def opened(path: Path) -> TextIO:
         UsageError: it cannot be written.
     """
     with _refusing(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        open_here = _descriptor(path, path.stat())
+        if open_here is None:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        else:  # a file would be opened at another place than where its writers are
+            descriptor = os.dup(open_here)
     return os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
+
+
+def _descriptor(path: Path, there: os.stat_result) -> int | None:
+    """What this process has open by that name, such as `/dev/fd/3`, or as stdout or stderr."""
+    if str(path.parent) in ("/dev/fd", "/proc/self/fd") and path.name.isdecimal():
+        return int(path.name)
+    for descriptor in (1, 2):
+        with suppress(OSError):  # it is closed
+            if os.path.samestat(there, os.fstat(descriptor)):
+                return descriptor
+    return None
 
 
 @contextmanager
