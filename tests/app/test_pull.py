@@ -619,6 +619,14 @@ def test_a_token_that_cannot_be_read_is_an_error(hub, prepared, monkeypatch, tmp
     prepared()
 
 
+def test_a_token_that_is_not_lent_is_an_error(hub, prepared, monkeypatch):
+    monkeypatch.setenv("HF_OIDC_RESOURCE", "owner")
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    with pytest.raises(Qwen35Error, match="no Hugging Face token could be had: HF_OIDC_RESOURCE"):
+        prepared()
+    assert not hub.asked
+
+
 def test_a_private_repository_comes_with_the_token(hub, pulled, monkeypatch):
     hub.private_token = "hf_secret"
     with pytest.raises(ModelError, match="there is no token"):

@@ -162,6 +162,8 @@ def _token() -> str | None:
         raise Qwen35Error(
             f"the Hugging Face token in {constants.HF_TOKEN_PATH} cannot be read: {why}", hint
         ) from None
+    except Exception as error:  # what lends tokens (OIDC, OAuth) fails in ways of its own
+        raise Qwen35Error(f"no Hugging Face token could be had: {error}", hint) from error
     if token is not None and not (token.isascii() and token.isprintable()):
         raise Qwen35Error("the Hugging Face token has characters that none has", hint)
     return token
