@@ -191,3 +191,49 @@ def test_it_can_be_installed(home):
     )
     assert done.returncode == 0, done.stderr
     assert "qwen35" in (home / ".config/fish/completions/qwen35.fish").read_text()
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
+@pytest.mark.parametrize("line", ["qwen35 ask --preset ", "qwen35 ask --session ", "qwen35 info "])
+def test_zsh_runs_nothing_that_a_name_or_a_message_says(home, line):
+    command = r"\$(touch run)"
+    (home / "qwen35/config.toml").write_text(f"[presets.'{command}']\n[presets.mine]\n")
+    (home / f"work/{command}").mkdir()
+    (home / f"work/{command}/config.json").write_text('{"model_type": "qwen3_5"}')
+    with Store(home / "data/qwen35/sessions") as store:
+        session = store.new("demo", "bf16", None, "thesis")
+        turn = StoredTurn(parts=(f"What does {command} do, or a \\",), answer="a", thinking=False)
+        store.save(replace(session, turns=(turn,)))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=variables(home, _QWEN35_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line),
+        cwd=home / "work",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        stdin=subprocess.DEVNULL,
+    )
+    # What zsh's _arguments does with the words between the double parentheses.
+    script = """
+        _arguments() { local action=${1#*: :}; eval "words=( ${action[3,-3]} )" }
+        eval "$1" && print -l -- $words
+    """
+    shown = subprocess.run(
+        ["zsh", "-f", "-c", script, "zsh", done.stdout],
+        cwd=home / "work",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (shown.stderr, list(home.rglob("run"))) == ("", [])
+    assert {"mine:", "thesis:What does $(touch run) do, or a ", "mine:folder"} & {
+        row.replace(str(home / "qwen35/config.toml"), "") for row in shown.stdout.splitlines()
+    }
+
+
+def test_a_name_that_needs_quotes_is_left_to_the_shell(home):
+    for name in ("my own", 'a"b', "c*"):
+        (home / "work" / name).mkdir()
+        (home / "work" / name / "config.json").write_text('{"model_type": "qwen3_5"}')
+    assert offered(home, "qwen35 info ") == ["demo", "Qwen/Qwen3.5-4B", "mine"]

@@ -1,12 +1,28 @@
 """What a shell may complete behind a flag: models, sessions, presets. Nothing slow is imported."""
 
 import json
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from qwen35cli.errors import Qwen35Error
 
 Offer = tuple[str, str]  # the word, and what a shell may show beside it
+PLAIN: Final = re.compile(r"[\w./@:~+,=%-]+")  # what every shell takes as it stands
+
+
+def begun(offers: Iterable[Offer], incomplete: str) -> list[Offer]:
+    """Those that begin so; names that a shell would have to quote are left to its own completion.
+
+    Typer hands a backslash on to zsh as it is, which would then run what is said behind it.
+    """
+    return [
+        (word, about.replace("\\", ""))
+        for word, about in offers
+        if word.startswith(incomplete) and PLAIN.fullmatch(word)
+    ]
 
 
 def models(incomplete: str) -> list[Offer]:
@@ -25,7 +41,7 @@ def models(incomplete: str) -> list[Offer]:
     for config in sorted(_matching(around, "*/config.json")):
         if config.parent.name.startswith(begin) and _is_ours(config):
             offers.append((parent + slash + config.parent.name, "folder"))
-    return [offer for offer in offers if offer[0].startswith(incomplete)]
+    return begun(offers, incomplete)
 
 
 def sessions(incomplete: str) -> list[Offer]:
@@ -45,7 +61,7 @@ def presets(incomplete: str) -> list[Offer]:
         for file in config_file.found(settings.named_config_file()):
             own = file.data.get(config.PRESETS)
             offers += [(name, str(file.path)) for name in own] if isinstance(own, dict) else []
-    return [(name, about) for name, about in dict(offers).items() if name.startswith(incomplete)]
+    return begun(dict(offers).items(), incomplete)
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:

@@ -9,6 +9,7 @@ import typer
 from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.text.sanitize import sanitize
 
+from .complete import begun
 from .flags import grouped
 from .ls import places
 from .options import ScreenFlags
@@ -26,8 +27,8 @@ def complete(incomplete: str) -> list[tuple[str, str]]:
     from qwen35cli.app.inventory import look
 
     with suppress(Qwen35Error):  # while a line is typed there is no place for an error
-        found = [(in_line(item.name), item.kind) for item in look(places()).items]
-        return [(name, kind) for name, kind in found if name.startswith(incomplete)]
+        items = look(places()).items
+        return begun(((in_line(item.name), item.kind) for item in items), incomplete)
     return []
 
 

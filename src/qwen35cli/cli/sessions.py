@@ -14,6 +14,7 @@ from qwen35cli.errors import Qwen35Error
 from qwen35cli.text.sanitize import sanitize
 
 from . import settings
+from .complete import begun
 from .flags import Group, flag, grouped, switch
 from .manual import Command
 from .manual import Group as CommandGroup
@@ -66,7 +67,7 @@ def complete(incomplete: str) -> list[tuple[str, str]]:
             found += [(known, about) for known in dict.fromkeys((entry.label, entry.id))]
         if found:
             found.append((LAST, "the one used last"))
-    return [(known, about) for known, about in found if known.startswith(incomplete)]
+    return begun(found, incomplete)
 
 
 NAME_HELP = "A name, an id or how it begins, or `last`."
