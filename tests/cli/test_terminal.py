@@ -6,6 +6,7 @@ import pytest
 
 from qwen35cli.cli.options import ScreenFlags
 from qwen35cli.cli.terminal import ERASE_LINE, Terminal
+from tests.cli.markdown_screen import screen as on_screen
 
 
 class Screen(io.StringIO):
@@ -63,6 +64,15 @@ def test_a_status_is_replaced_by_what_comes_next(terminal, screen):
     with terminal.sink(None) as sink:
         sink.write("answer")
     assert screen.getvalue() == f"{ERASE_LINE}\x1b[2mloading\x1b[0m{ERASE_LINE}"
+
+
+@pytest.mark.parametrize("line", ["wide " * 20, "━" * 100])
+def test_ctrl_c_behind_passing_lines_leaves_none_of_them(terminal, screen, monkeypatch, line):
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal.passing([line, line])
+    screen.write("^C")  # by the terminal itself
+    terminal.say("interrupted")
+    assert on_screen(screen.getvalue(), 40) == ["interrupted"]
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -90,9 +90,9 @@ def test_a_line_without_an_end_moves_row_by_row(columns, monkeypatch):
     terminal = Terminal(Tty(), Tty())
     monkeypatch.setattr(terminal, "passing", drawn.append)
     window = Window(terminal)
-    for number in range(3_000):  # 360 rows
+    for number in range(3_000):  # 390 rows
         window.piece(f"{number} ")
-    assert sum(before[0] != after[0] for before, after in pairwise(drawn)) < 400
+    assert sum(before[0] != after[0] for before, after in pairwise(drawn)) < 430
 
 
 def test_what_completes_no_text_draws_nothing(columns):

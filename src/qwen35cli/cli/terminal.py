@@ -108,6 +108,11 @@ class Terminal:
             return shutil.get_terminal_size().columns
 
     @property
+    def passing_columns(self) -> int:
+        """The width of passing lines: a ^C that the terminal shows behind one begins no other."""
+        return max(1, self.err_columns - 1 - len("^C"))
+
+    @property
     def err_color(self) -> bool:
         """Whether stderr gets colour."""
         return self._color
@@ -229,11 +234,10 @@ class Terminal:
         self.passing([sanitize(text)])
 
     def passing(self, lines: Sequence[str]) -> None:
-        """Several of them, sanitised, each cut to the width of the terminal."""
+        """Several of them, sanitised, each cut to `passing_columns`."""
         if self.quiet or not self.can_erase:
             return
-        room = max(1, self.err_columns - 1)
-        shown = [self._styled(_cut(line, room), "dim") for line in lines]
+        shown = [self._styled(_cut(line, self.passing_columns), "dim") for line in lines]
         start = "\n" if self._midline else ""
         self._midline = False
         self._emit(start + self._erasing() + "\n".join(shown))

@@ -67,7 +67,7 @@ class Window:
         self._tail += text
         if len(self._tail) > TAIL:  # by half, as each cut inside a line wraps it anew
             self._tail = self._tail[-TAIL // 2 :]
-        room = max(1, self._terminal.err_columns - 1)
+        room = self._terminal.passing_columns
         lines = [row for line in self._tail.split("\n") for row in rows(line, room)]
         while lines and not lines[-1]:
             lines.pop()
