@@ -200,6 +200,41 @@ def test_what_is_typed_counts_against_a_file(home, monkeypatch, text, typed, off
     assert not attrgetter(off)(flags)
 
 
+@pytest.mark.parametrize(
+    ("text", "typed", "yields", "built_in"),
+    [
+        ("think_budget = 0", ["--think"], "thinking.think_budget", 4096),
+        ("think = true", ["--think-budget", "0"], "thinking.think", None),
+        ('kernels = "triton"', ["--device", "cpu"], "model.kernels", None),
+        ('device = "cpu"', ["--kernels", "triton"], "model.device", "auto"),
+    ],
+)
+def test_a_value_that_cannot_be_beside_a_stronger_one_yields(
+    home, monkeypatch, text, typed, yields, built_in
+):
+    write(home, "user", text)
+    assert attrgetter(yields)(counted(monkeypatch, "q")) != built_in
+    assert attrgetter(yields)(counted(monkeypatch, *typed, "q")) == built_in
+
+
+def test_one_that_can_be_beside_it_does_not_yield(home, monkeypatch):
+    write(home, "user", 'think_budget = "2k"\nkernels = "reference"')
+    flags = counted(monkeypatch, "--think", "--device", "cpu", "q")
+    assert (flags.thinking.think_budget, flags.model.kernels) == (2048, "reference")
+    monkeypatch.setenv("QWEN35_THINK_BUDGET", "0")
+    monkeypatch.setenv("QWEN35_THINK", "1")  # of the same source: the budget decides
+    assert counted(monkeypatch, "q").thinking.think_budget == 0
+
+
+@pytest.mark.parametrize("flag", ["--format", "--quant"])
+def test_groups_of_a_file_are_not_for_a_format_that_is_typed_and_has_none(home, capsys, flag):
+    write(home, "user", "group = 64")
+    command = ["quantize", "demo", "--dry-run"] if flag == "--format" else ["vram", "4B"]
+    assert run([*command, flag, "int8"]) == 0
+    assert "int8" in capsys.readouterr().out
+    assert run([*command, flag, "int8", "--group", "64"]) == 2
+
+
 def test_a_prompt_that_is_typed_counts_before_that_of_a_variable(monkeypatch):
     monkeypatch.setenv("QWEN35_PROMPT", "x")
     assert counted(monkeypatch, "q").input.prompt_flag is None

@@ -17,6 +17,7 @@ from . import settings
 from .flags import Group, flag, grouped, switch
 from .options import (
     DEFAULT_MODEL,
+    OTHER_DEVICE,
     Device,
     Kernels,
     KVDtype,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchFlags(Group):
     """What is measured, and how it is told."""
+
+    clashes = OTHER_DEVICE
 
     revision: Revision = None
     quant: Quant = None

@@ -16,7 +16,7 @@ from qwen35cli.text.sanitize import sanitize
 
 from . import config, config_file, settings
 from .flags import Group, flag, grouped, switch
-from .options import ScreenFlags
+from .options import OTHER_DEVICE, ScreenFlags
 from .terminal import Terminal
 from .variables import variables
 
@@ -32,6 +32,8 @@ WRONG = 1  # exit code where something is
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorFlags(Group):
     """What the report is about, and its form."""
+
+    clashes = OTHER_DEVICE
 
     device: Annotated[
         Literal["auto", "cpu", "cuda"],

@@ -50,11 +50,12 @@ def switch(panel: str, help: str, *names: str, default: str | bool = True) -> ob
 class Group:
     """A set of flags that belong together; its fields are options, or groups again.
 
-    Of two parameters in `exclusive` the one from the stronger source counts. Where both are from
-    the same, the command decides.
+    Of two parameters in `exclusive` the one from the stronger source counts; of two in `clashes`
+    likewise, where both have the values there. Where both are from the same, the command decides.
     """
 
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
+    clashes: ClassVar[tuple[Mapping[str, object], ...]] = ()
 
 
 CONFIG = inspect.Parameter(
@@ -136,12 +137,18 @@ def _flags(group: type[Group]) -> Iterator[Field[Any]]:
 
 def _outranked(context: typer.Context, groups: Iterable[type[Group]]) -> Iterator[str]:
     """The parameters that yield to another, which excludes them and is from a stronger source."""
-    for pair in (pair for group in groups for pair in _exclusive(group)):
-        if any(context.params.get(name) in (None, False) for name in pair):
-            continue
-        strengths = [config.strength(context, name) for name in pair]
-        if strengths[0] != strengths[1]:
-            yield pair[strengths.index(min(strengths))]
+    params = context.params
+    for group in _with_parts(groups):
+        pairs: list[tuple[str, ...]] = [
+            pair
+            for pair in group.exclusive
+            if all(params.get(name) not in (None, False) for name in pair)
+        ]
+        pairs += [tuple(clash) for clash in group.clashes if clash.items() <= params.items()]
+        for pair in pairs:
+            strengths = [config.strength(context, name) for name in pair]
+            if strengths[0] != strengths[1]:
+                yield pair[strengths.index(min(strengths))]
 
 
 def _is_of_another_model(context: typer.Context) -> bool:
@@ -157,11 +164,10 @@ def _is_of_another_model(context: typer.Context) -> bool:
     return is_here(context.params[model])
 
 
-def _exclusive(group: type[Group]) -> Iterator[tuple[str, str]]:
-    yield from group.exclusive
-    for field in fields(group):
-        if _is_group(field.type):
-            yield from _exclusive(field.type)
+def _with_parts(groups: Iterable[type[Group]]) -> Iterator[type[Group]]:
+    for group in groups:
+        yield group
+        yield from _with_parts(field.type for field in fields(group) if _is_group(field.type))
 
 
 def _build(group: type[Group], values: Mapping[str, object]) -> Group:

@@ -15,6 +15,7 @@ from .flags import Group, flag, switch
 
 DEFAULT_MODEL = DEFAULT_REPO
 OF_PRESET = "the preset's"
+OTHER_DEVICE = ({"device": "cpu", "kernels": "triton"},)
 PRESETS = ("general", "coding", "reasoning")  # of the model card; files may define more
 
 
@@ -192,6 +193,8 @@ class SessionFlags(Group):
 class ModelFlags(Group):
     """Which weights run, and on what."""
 
+    clashes = OTHER_DEVICE
+
     model: Annotated[
         str,
         flag(
@@ -339,6 +342,8 @@ class SamplingFlags(Group):
 class ThinkingFlags(Group):
     """Whether the model thinks before it answers, and whether that is seen."""
 
+    clashes = ({"think": True, "think_budget": 0},)
+
     think: Annotated[
         bool | None,
         switch(
@@ -455,6 +460,8 @@ class Flags(Group):
 class QuantizeFlags(Group):
     """What `quantize` makes, and where."""
 
+    clashes = tuple({"format": "int8", "group": int(group)} for group in values.GROUPS)
+
     format: Annotated[
         Literal["int4", "int8", "nf4"],
         flag("Weights", "int4 is fastest; int8 loses nothing that shows.", "--format"),
@@ -509,6 +516,11 @@ class VramFlags(Group):
     """What `vram` estimates, and what it is held against."""
 
     exclusive = (("model", "model_flag"),)
+    clashes = tuple(
+        {"quant": quant, "group": int(group)}
+        for quant in ("bf16", "int8")
+        for group in values.GROUPS
+    )
 
     model_flag: Annotated[
         str | None,

@@ -35,7 +35,7 @@ def require(device: torch.device, cache: Path | None = None) -> None:
             return
         raise DeviceError(
             f"the Triton kernels run on an NVIDIA GPU, not on {device.type}",
-            "--device cuda, or leave out --kernels",
+            "--device cuda, or --kernels cpu",
         )
     capability = torch.cuda.get_device_capability(device)
     if capability < LEAST:
