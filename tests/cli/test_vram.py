@@ -280,6 +280,15 @@ def test_this_machines_memory(qwen35, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("target", ["cpu", "GTX 1060"])
+def test_the_table_of_cards_is_that_of_cards_whatever_is_asked_about(qwen35, target):
+    cards = json.loads(qwen35("--json")[1])["gpus"]
+    beside = json.loads(qwen35("--gpu", target, "--ctx", "8k", "--json")[1])["gpus"][1:]
+    assert [card["max_ctx"] for card in beside] == [card["max_ctx"] for card in cards]
+    shown = [qwen35("--ctx", "8k", *more)[1] for more in ((), ("--gpu", target))]
+    assert len({re.search("GeForce RTX 3070 .*", each)[0].rstrip() for each in shown}) == 1
+
+
 def test_a_folder_is_summed_from_its_headers(qwen35, checkpoint, tmp_path):
     whole = json.loads(qwen35(checkpoint, "--json", "--mtp", "2")[1])
     assert whole["quant"] == "bf16"

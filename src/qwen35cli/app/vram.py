@@ -67,6 +67,7 @@ class VramOptions:
 class Fit:
     """An estimate held against a card."""
 
+    estimate: Estimate
     gpu: Gpu
     verdict: Verdict
     headroom: int  # bytes; negative: so many are missing
@@ -127,13 +128,18 @@ def answer(options: VramOptions) -> list[Answer]:
             raise UsageError("there is no vision tower for the pictures", "leave out --images")
         pictures = tuple(cut(size, limits) for size in options.pictures)
     device: Device = "cpu" if target is not None and target.name == CPU_NAME else "cuda"
-    setting = Setting(
+    on_cards = Setting(  # those of the table all run the fused kernels
         ctx=0,
         kv_dtype=options.kv_dtype,
         batch=options.batch,
-        chunk=options.chunk or CHUNK[device],
+        chunk=options.chunk or CHUNK["cuda"],
         patches=tuple(picture.patches for picture in pictures),
         drafts=options.drafts,
+        triton=True,
+    )
+    setting = replace(
+        on_cards,
+        chunk=options.chunk or CHUNK[device],
         device=device,
         triton=device == "cuda" and (target is None or target.kernels != ("reference",)),
     )
@@ -143,6 +149,7 @@ def answer(options: VramOptions) -> list[Answer]:
     found = []
     for ctx in options.ctx or (min(131_072, most),):
         estimate = Estimate(model, replace(setting, ctx=ctx))
+        there = Estimate(model, replace(on_cards, ctx=ctx))
         cards = [
             replace(card, usable=card.usable - DISPLAY_BYTES) if options.display else card
             for card in gpus.common()
@@ -151,7 +158,7 @@ def answer(options: VramOptions) -> list[Answer]:
             Answer(
                 estimate,
                 None if target is None else fit(estimate, target),
-                tuple(fit(estimate, card) for card in sorted(cards, key=lambda card: card.usable)),
+                tuple(fit(there, card) for card in sorted(cards, key=lambda card: card.usable)),
                 pictures,
             )
         )
@@ -175,7 +182,7 @@ def fit(estimate: Estimate, gpu: Gpu) -> Fit:
     verdict = how_it_fits(estimate, gpu.usable)
     headroom = gpu.usable - estimate.total
     largest = estimate.largest_context(gpu.usable)
-    return Fit(gpu, verdict, headroom, largest, tokens_per_s(estimate, gpu))
+    return Fit(estimate, gpu, verdict, headroom, largest, tokens_per_s(estimate, gpu))
 
 
 def tokens_per_s(estimate: Estimate, gpu: Gpu) -> tuple[float, float] | None:

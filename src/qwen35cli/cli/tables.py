@@ -146,7 +146,6 @@ def verdict(answer: Answer, fit: Fit) -> Text:
 
 def cards(answer: Answer, columns: int | None = None) -> list[Table]:
     """The common cards, smallest first."""
-    bf16, int8 = (answer.estimate.changed(kv_dtype=kind) for kind in ("bf16", "int8"))
     fits = answer.cards
     speeds = [fit.tokens_per_s if fit.fits else None for fit in fits]
     return _stacked(
@@ -158,9 +157,12 @@ def cards(answer: Answer, columns: int | None = None) -> list[Table]:
             *(
                 _Column(
                     f"max ctx\n{kind} KV",
-                    [_tokens(estimate.largest_context(fit.gpu.usable)) for fit in fits],
+                    [
+                        _tokens(fit.estimate.changed(kv_dtype=kind).largest_context(fit.gpu.usable))
+                        for fit in fits
+                    ],
                 )
-                for kind, estimate in (("bf16", bf16), ("int8", int8))
+                for kind in ("bf16", "int8")
             ),
             _Column("tokens/s", [_speed(speed) if speed else "–" for speed in speeds]),
         ],
