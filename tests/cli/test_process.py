@@ -211,3 +211,21 @@ def test_the_module_runs_as_the_command_does():
     line = [sys.executable, "-m", "qwen35cli", "--version"]
     done = subprocess.run(line, env=environment(), capture_output=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"qwen35 0.1.0\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HF_HUB_DOWNLOAD_TIMEOUT", "10s"), ("HF_ENDPOINT", "http://[::1")]
+)
+@pytest.mark.parametrize("arguments", ["ls", "pull me/it", "info me/it", "doctor"])
+def test_a_variable_that_huggingface_hub_cannot_read_is_said(arguments, name, value):
+    done = subprocess.run(
+        [sys.executable, "-m", "qwen35cli", *arguments.split()],
+        env=environment(**{name: value}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: huggingface_hub cannot read one of its variables: ")
+    assert name in done.stderr

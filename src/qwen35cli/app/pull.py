@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from qwen35cli.checkpoint import listing, verified
-from qwen35cli.checkpoint.hub import COMMIT, Repo, is_whole, pull_command, read_errors
+from qwen35cli.checkpoint.hub import (
+    COMMIT,
+    Repo,
+    hub_constants,
+    is_whole,
+    pull_command,
+    read_errors,
+)
 from qwen35cli.checkpoint.pinned import COMMITS, FILES
 from qwen35cli.checkpoint.remote import HOME, Patience, Remote, Retrying, address
 from qwen35cli.checkpoint.verified import Notes
@@ -43,8 +50,7 @@ class Trouble:
 
 def offline_by(flag: bool) -> str | None:
     """What forbids the network: `--offline`, or a variable; None: nothing does."""
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     if flag:
         return "--offline"
     return "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE" if constants.HF_HUB_OFFLINE else None
@@ -139,9 +145,7 @@ def missing_offline(repo_id: str, revision: str | None, by: str | None) -> Model
 
 
 def _remote(patience: Patience) -> Remote:
-    from huggingface_hub import constants
-
-    return Remote(address(constants.ENDPOINT), _token(), patience)
+    return Remote(address(hub_constants().ENDPOINT), _token(), patience)
 
 
 def _token() -> str | None:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Self
 
 from qwen35cli.errors import ModelError, Qwen35Error, UsageError
@@ -204,15 +205,13 @@ class Repo:
         """Give a blob its name in the snapshot: by a link; or, where links are not possible, as the
         file itself, or as a copy if other snapshots have links to it.
         """
-        from huggingface_hub import constants
-
         place, blob = self.snapshot(commit) / file.name, self.blob(file)
         if place.is_file():
             return place
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)  # a link to what is gone
         try:
-            if constants.HF_HUB_DISABLE_SYMLINKS:
+            if hub_constants().HF_HUB_DISABLE_SYMLINKS:
                 raise OSError("links are switched off")
             place.symlink_to(os.path.relpath(blob, place.parent))
         except OSError:
@@ -245,11 +244,26 @@ class Repo:
         begun.replace(path)
 
 
-def cache_folder() -> Path:
-    """The cache that `HF_HUB_CACHE` or `HF_HOME` names."""
-    from huggingface_hub import constants  # late: only for Hub ids
+def hub_constants() -> ModuleType:
+    """What huggingface_hub goes by; it reads its variables when it is imported.
 
-    return Path(constants.HF_HUB_CACHE)
+    Raises:
+        UsageError: one of them has a value that it does not take.
+    """
+    try:
+        from huggingface_hub import constants  # late: only for Hub ids
+    except ValueError as error:
+        raise UsageError(
+            f"huggingface_hub cannot read one of its variables: {error}",
+            "HF_ENDPOINT is an address, HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT are whole "
+            "seconds",
+        ) from None
+    return constants
+
+
+def cache_folder() -> Path:
+    """The cache that `HF_HUB_CACHE` or `HF_HOME` names. Raises: as `hub_constants`."""
+    return Path(hub_constants().HF_HUB_CACHE)
 
 
 def find_in_cache(repo_id: str, revision: str | None = None) -> Path:

@@ -27,10 +27,13 @@ def begun(offers: Iterable[Offer], incomplete: str) -> list[Offer]:
 
 def models(incomplete: str) -> list[Offer]:
     """`demo`, the Hub ids in the cache, and folders with a checkpoint that begin so."""
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from qwen35cli.checkpoint.hub import cache_folder
 
     offers = [("demo", "in the package")]
-    for folder in sorted(_matching(Path(HF_HUB_CACHE), "models--*--*")):
+    cached: list[Path] = []
+    with suppress(Qwen35Error):  # while a line is typed there is no place for an error
+        cached = sorted(_matching(cache_folder(), "models--*--*"))
+    for folder in cached:
         name = folder.name.removeprefix("models--").replace("--", "/", 1)
         if any(_is_ours(each) for each in _matching(folder, "snapshots/*/config.json")):
             offers.append((name, "in the Hugging Face cache"))
