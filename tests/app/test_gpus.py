@@ -81,6 +81,20 @@ def test_an_unknown_name_offers_the_closest(text):
         assert "RTX 4090" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("RTX 2080", "GeForce RTX 2080 Ti"),
+        ("RTX 4060 8GB", "GeForce RTX 4060 Ti 8GB"),
+        ("GTX 1660", "GeForce GTX 1660 SUPER"),
+    ],
+)
+def test_another_card_of_a_longer_name_is_offered_and_not_taken(text, near):
+    with pytest.raises(UsageError, match=f"no GPU '{text}' is known") as caught:
+        gpus.parse(text)
+    assert caught.value.hint.startswith(f"--gpu {near!r}, or ")
+
+
 @pytest.mark.parametrize("text", ["24G", "24GB", "24GiB", "24 gib", "24.0g"])
 def test_a_size_is_in_binary_units_as_cards_are_sold(text):
     found = gpus.parse(text)

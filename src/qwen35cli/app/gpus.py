@@ -21,6 +21,7 @@ COMMON = (
 LEAST = (8, 0)  # as in kernels/triton, which would import torch
 BRANDS = {"nvidia", "amd", "intel", "geforce", "radeon", "tesla", "apple", "instinct", "gpu"}
 FILLERS = BRANDS | {"rtx", "gtx", "rx", "arc", "sxm4", "sxm5", "sxm2", "pcie", "unified", "gb10"}
+OTHER = {"ti", "super", "xt", "laptop"}  # one such word more is another card
 UNIT = r"(?:g|gb|gib)"
 
 
@@ -107,12 +108,12 @@ def find(text: str) -> Gpu:
     plain = [gpu for gpu, more in found.items() if not more - FILLERS]
     sized = [gpu for gpu, more in found.items() if not _without_sizes(more - FILLERS)]
     for choice in (plain, sized, list(found)):
-        if len(choice) == 1:
+        if len(choice) == 1 and not found[choice[0]] & OTHER:
             return choice[0]
-        if choice:
+        if len(choice) > 1:
             names = ", ".join(repr(gpu.name) for gpu in choice)
             raise UsageError(f"--gpu {text!r} can be {names}", f"--gpu {choice[0].name!r}")
-    raise _unknown(text)
+    raise _unknown(text, found)
 
 
 def named(device: str) -> Gpu | None:
@@ -134,11 +135,12 @@ def _without_sizes(words: Iterable[str]) -> set[str]:
     return {word for word in words if not re.fullmatch(r"\d+gb", word)}
 
 
-def _unknown(text: str) -> UsageError:
+def _unknown(text: str, nearest: Iterable[Gpu] = ()) -> UsageError:
     names = {gpu.name.lower(): gpu.name for gpu in table()}
     short = {" ".join(w for w in n.split() if w not in BRANDS): name for n, name in names.items()}
     close = difflib.get_close_matches(text.lower(), [*names, *short], n=6, cutoff=0.5)
-    offered = list(dict.fromkeys((names | short)[name] for name in close))[:3]
+    near = [*(gpu.name for gpu in nearest), *((names | short)[name] for name in close)]
+    offered = list(dict.fromkeys(near))[:3]
     return UsageError(
         f"no GPU {text[:60]!r} is known",
         ("--gpu " + ", or ".join(map(repr, offered)) if offered else "--gpu 'RTX 4090'")
