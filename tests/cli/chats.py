@@ -282,6 +282,15 @@ class Chat:
 
     # -- the terminal -----------------------------------------------------------------------------
 
+    def modes(self, *, quiet=None):
+        """Whether the terminal neither echoes nor waits for whole lines; with `quiet`: is to."""
+        descriptor, flags = self._process.child_fd, termios.ECHO | termios.ICANON
+        modes = termios.tcgetattr(descriptor)
+        if quiet is not None:
+            modes[3] = modes[3] & ~flags if quiet else modes[3] | flags
+            termios.tcsetattr(descriptor, termios.TCSANOW, modes)
+        return not modes[3] & flags
+
     def restored(self):
         """Check that the terminal is as it was: typing is shown, the cursor too, pastes plain."""
         modes = termios.tcgetattr(self._process.child_fd)[3]

@@ -1,13 +1,23 @@
 """What a chat sends to terminals of all kinds and sizes, and what an answer cannot do to them."""
 
 import json
+import os
 import re
 import shlex
+import signal
 
 import pytest
 
 from tests import fakes
-from tests.cli.chats import CTRL_C, CTRL_J, ESCAPE, WHOLE, Chat, scripted_line, with_script
+from tests.cli.chats import (
+    CTRL_C,
+    CTRL_J,
+    ESCAPE,
+    WHOLE,
+    Chat,
+    scripted_line,
+    with_script,
+)
 from tests.cli.test_repl_commands import OVERHEAD, counted
 
 THOUGHT = "Let me see what there is to say about it, and how to say that. One line may do."
@@ -115,6 +125,50 @@ def test_keys_during_an_answer_wait_unseen(tmp_path):
             "ahead",
             "Second.",
         ]
+
+
+def test_keys_during_a_command_wait_unseen(tmp_path):
+    with with_script(tmp_path, [["First."], ["Second."]], "-n") as chat:
+        (tmp_path / "hold-answer").touch()
+        chat.say("one")
+        chat.send("/undo")
+        chat.sees("reading the last answer")
+        chat.type("typed ahead\r")
+        (tmp_path / "hold-answer").unlink()
+        chat.sees("Second.")
+        chat.ready()
+        assert [row for row in chat.rows()[5:-1] if not row.startswith("cached")] == [
+            ">>> /undo",
+            "took back 1 turn: one",
+            "0 turns left",
+            ">>> typed ahead",
+            "Second.",
+        ]
+
+
+def test_an_editor_gets_the_terminal_as_it_was(tmp_path):
+    look = tmp_path / "look"
+    look.write_text(f"#!/bin/sh\nstty -a >{tmp_path}/modes\n")
+    look.chmod(0o700)
+    with with_script(tmp_path, [["First."], ["Second."]], "-n", EDITOR=str(look)) as chat:
+        chat.say("one")
+        assert chat.say("/edit")[:2] == ["one", "Second."]
+    assert {"icrnl", "icanon", "echo"} <= set((tmp_path / "modes").read_text().split())
+
+
+def test_stopped_and_continued_while_it_answers(tmp_path):
+    thought = "A line.\n" * 5
+    turns = [[thought, fakes.WAIT, "</think>", "\n\n", "Done."]]
+    with with_script(tmp_path, turns, "-n", thinking=True) as chat:
+        chat.send("one")
+        chat.until(lambda: chat._read() and "\n".join(chat.screen()).count("A line.") == 5, "lines")
+        chat.signal(signal.SIGSTOP)
+        chat.modes(quiet=False)  # as a shell does
+        chat._stream.feed("\r\n" + "the shell\r\n" * 6)
+        os.kill(chat.pid, signal.SIGCONT)
+        chat.until(lambda: chat._read() and chat.modes(), "no echo")
+        chat.interrupt()
+        assert chat.ready().count("the shell") == 6
 
 
 # -- kinds ------------------------------------------------------------------------------------

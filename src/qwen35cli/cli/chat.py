@@ -50,9 +50,10 @@ def chat(
     terminal.configure(flags.screen)
     if given := [name for name, flag in ONCE.items() if config.is_typed(context, flag)]:
         raise UsageError(f"{', '.join(given)}: for one answer, not for a chat", "qwen35 ask …")
-    with typing_ahead():
+    with typing_ahead(terminal.continued):
         terminal.status("starting …")
         begin_reading(flags.model)
         from . import repl  # late: it imports torch
 
-    repl.Repl(terminal, flags).run(prompt, piped)
+        talk = repl.Repl(terminal, flags)
+    talk.run(prompt, piped)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qwen35cli.errors import InterruptedByUser, ModelError
 
 from . import stdin
-from .keyboard import forget_typed
+from .keyboard import forget_typed, lent
 from .terminal import Terminal
 from .words import home, size
 
@@ -202,7 +202,7 @@ def agreed(question: str, terminal: Terminal) -> bool:
     """Whether the user says yes; Enter does."""
     forget_typed()
     terminal.say(f"{question} [Y/n]")
-    with interruptible(terminal, "nothing was downloaded"):
+    with lent(), interruptible(terminal, "nothing was downloaded"):
         answer = sys.stdin.buffer.readline()
     return answer.endswith(b"\n") and answer.strip().lower() in (b"", b"y", b"yes")
 

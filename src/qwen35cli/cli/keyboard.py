@@ -1,9 +1,12 @@
-"""The keyboard while an answer is made: keys are not echoed, and wait for the next line."""
+"""The keyboard while nobody reads it: keys are not echoed, and wait for the next line."""
 
 import contextlib
+import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from . import settings, signals
 
@@ -12,12 +15,18 @@ try:
 except ImportError:  # not on Windows, where nothing is echoed that is not read
     termios = None  # type: ignore[assignment]
 
+GONE = (OSError,) if termios is None else (OSError, termios.error)  # what a closed terminal raises
+_before: list[list[Any]] = []  # what `typing_ahead` has changed, as it was
+
 
 @contextmanager
-def typing_ahead() -> Iterator[None]:
+def typing_ahead(continued: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Inside, keys wait as they were pressed, Enter among them; Ctrl-C still is a signal.
 
     A terminal that is read line by line afterwards, `TERM=dumb`, is left as it is.
+
+    Args:
+        continued: called after Ctrl-Z and `fg`, when the shell has used keyboard and screen.
     """
     if termios is None or not sys.stdin.isatty() or not settings.can_erase():
         yield
@@ -26,18 +35,43 @@ def typing_ahead() -> Iterator[None]:
     before = termios.tcgetattr(descriptor)
 
     def restore() -> None:
-        with contextlib.suppress(termios.error, OSError):  # the terminal is gone
+        with contextlib.suppress(*GONE):
             termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+    def on_continue(number: int, frame: object) -> None:
+        with contextlib.suppress(*GONE):  # a window that closes sends this signal too
+            if _before and os.tcgetpgrp(descriptor) == os.getpgrp():  # else it is another's
+                termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+        continued()
 
     quiet = termios.tcgetattr(descriptor)
     quiet[0] &= ~termios.ICRNL  # Enter stays what the line editor takes for it
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+    _before.append(before)
     try:
-        with signals.before_leaving(restore):
+        with signals.before_leaving(restore), signals.handled([signal.SIGCONT], on_continue):
             yield
     finally:
+        _before.pop()
         restore()
+
+
+@contextmanager
+def lent() -> Iterator[None]:
+    """Inside, a keyboard that is typed ahead on is as it was before, for another program."""
+    if not _before:
+        yield
+        return
+    descriptor = sys.stdin.fileno()
+    before, quiet = _before.pop(), termios.tcgetattr(descriptor)
+    termios.tcsetattr(descriptor, termios.TCSANOW, before)
+    try:
+        yield
+    finally:
+        _before.append(before)
+        with contextlib.suppress(*GONE):
+            termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
 
 
 def forget_typed() -> None:

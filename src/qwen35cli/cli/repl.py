@@ -67,11 +67,11 @@ class Repl:
             first = start.question(self.opened, prompt, self.flags.input, self.terminal, piped)
             for line in report.start_lines(self.opened, self.conversation):
                 self.terminal.note(line)
-            with typing_ahead():
+            with typing_ahead(self.terminal.continued):
                 self.loaded = start.load(self.opened, self.terminal)
                 self.welcome_back(unanswered)
-            if first is not None:
-                self.ask(first)
+                if first is not None:
+                    self.ask(first)
             self._loop()
         except InterruptedByUser:  # in a hurry
             self._background.ask_to_stop()
@@ -94,8 +94,9 @@ class Repl:
                 warned, self.line = True, ""
                 continue
             warned, self.line = False, ""
-            if not self._handle(line):
-                return
+            with typing_ahead(self.terminal.continued):
+                if not self._handle(line):
+                    return
 
     def _handle(self, line: str) -> bool:
         """Carry out a line; whether to go on."""
@@ -193,10 +194,7 @@ class Repl:
         try:
             self.wait()
             events = begin(self.loaded)
-            with typing_ahead():
-                result, stop = answer.show(
-                    events, self.conversation, view, self.terminal, chat=True
-                )
+            result, stop = answer.show(events, self.conversation, view, self.terminal, chat=True)
             if stop.leaving and not self._is_answered(question):
                 unanswered = question
         except ContextFullError as error:

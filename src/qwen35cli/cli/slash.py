@@ -14,6 +14,7 @@ from qwen35cli.text.sanitize import sanitize
 
 from . import adjust, settings
 from .editor import ANY_FILE, PICTURES, Argument, edit
+from .keyboard import lent
 from .session_forms import table
 from .sessions import complete
 from .values import budget
@@ -160,7 +161,7 @@ def _undo(repl: "Repl", argument: str) -> None:
 def _edit(repl: "Repl", argument: str) -> None:
     turn = repl.conversation.last()
     if argument == "answer":
-        text = edit(turn.answer)
+        text = _edited(turn.answer)
         repl.wait()
         repl.go_on(text)
         return
@@ -168,7 +169,7 @@ def _edit(repl: "Repl", argument: str) -> None:
         raise UsageError(f"/edit takes `answer` or nothing, not {argument[:40]!r}", "/help edit")
     own_mode = turn.thinking if turn.own_mode else None
     draft, line = attachments.reopened(turn.question, own_mode)
-    text = edit(line)
+    text = _edited(line)
     if not text.strip():
         raise UsageError("the message is empty; nothing was sent", "/undo takes the turn back")
     typed = draft.message(text, repl.open_picture)
@@ -176,6 +177,11 @@ def _edit(repl: "Repl", argument: str) -> None:
     repl.terminal.note(_title(typed.question))
     repl.tell(typed)
     repl.ask(typed.question, thinking=typed.thinking, instead=True)
+
+
+def _edited(text: str) -> str:
+    with lent():
+        return edit(text)
 
 
 def _continue(repl: "Repl", argument: str) -> None:

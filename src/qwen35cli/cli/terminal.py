@@ -253,6 +253,10 @@ class Terminal:
             self._emit(self._erasing())
             self._passing = 0
 
+    def continued(self) -> None:
+        """The shell has written since, behind the passing lines."""
+        self._passing = 0
+
     def _erasing(self) -> str:
         """What takes the passing lines away."""
         up = UP.format(self._passing - 1) if self._passing > 1 else ""
