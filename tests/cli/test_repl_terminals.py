@@ -11,8 +11,10 @@ import pytest
 from tests import fakes
 from tests.cli.chats import (
     CTRL_C,
+    CTRL_D,
     CTRL_J,
     ESCAPE,
+    PLACEHOLDER,
     WHOLE,
     Chat,
     scripted_line,
@@ -205,6 +207,42 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path):
         chat.type(CTRL_C)
         assert chat.end() == 130
         assert "\x1b" not in chat.raw and "\x07" not in chat.raw
+
+
+def test_keys_wait_for_a_dumb_terminal_too(tmp_path):
+    turns = [["First. ", fakes.WAIT, "|"], ["Second."]]
+    with with_script(tmp_path, turns, "-n", TERM="unknown") as chat:
+        chat.sees(">>> ")
+        chat.type("one\r")
+        chat.sees("First.")
+        chat.type("two\r")
+        chat.signal(signal.SIGINT)
+        chat.sees("Second.")
+        assert "\x1b" not in chat.raw
+
+
+def test_a_terminal_at_stdin_alone_is_read_line_by_line(tmp_path):
+    turns = [["First."], ["Second."]]
+    line = shlex.join(scripted_line(tmp_path, turns, "-n"))
+    with Chat(["bash", "-c", f"{line} 2>&1 | tee log"], tmp_path) as chat:
+        for text, answer in (("one", "First."), ("two", "Second.")):
+            chat.sees(">>> ")
+            chat.type(f"{text}\r")
+            chat.sees(answer)
+        chat.sees(">>> ")
+        chat.type(CTRL_D)
+        assert chat.end() == 0
+    told = (tmp_path / "log").read_text()
+    assert ">>> First.\ncached" in told
+    assert "\x1b" not in told and PLACEHOLDER not in told
+
+
+def test_with_stderr_closed_the_line_is_drawn_on_stdout(tmp_path):
+    line = shlex.join(scripted_line(tmp_path, [["First."], ["Second."]], "-n"))
+    with Chat(["bash", "-c", f"exec {line} 2>&-"], tmp_path) as chat:
+        assert chat.say("one") == ["First."]
+        assert chat.say("two") == ["Second."]
+        assert chat.leave() == 0
 
 
 def test_streams_are_judged_apart(tmp_path):

@@ -19,16 +19,24 @@ GONE = (OSError,) if termios is None else (OSError, termios.error)  # what a clo
 _before: list[list[Any]] = []  # what `typing_ahead` has changed, as it was
 
 
+def reads_keys() -> bool:
+    """Whether a line is read key by key and drawn by us; otherwise the terminal itself does that,
+    and no output is one, or it knows plain lines only."""
+    streams = (sys.stderr, sys.stdout)
+    drawn = any(stream is not None and stream.isatty() for stream in streams)
+    return drawn and settings.can_erase()
+
+
 @contextmanager
 def typing_ahead(continued: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Inside, keys wait as they were pressed, Enter among them; Ctrl-C still is a signal.
 
-    A terminal that is read line by line afterwards, `TERM=dumb`, is left as it is.
+    A terminal that is read line by line afterwards is left as it is.
 
     Args:
         continued: called after Ctrl-Z and `fg`, when the shell has used keyboard and screen.
     """
-    if termios is None or not sys.stdin.isatty() or not settings.can_erase():
+    if termios is None or not sys.stdin.isatty() or not reads_keys():
         yield
         return
     descriptor = sys.stdin.fileno()

@@ -19,7 +19,7 @@ from qwen35cli.text.stream import Piece
 from . import answer, report, settings, slash, start
 from .adjust import Adjustable
 from .editor import Editor, Hooks
-from .keyboard import typing_ahead
+from .keyboard import reads_keys, typing_ahead
 from .options import Flags
 from .terminal import Terminal
 from .thinking import Counted, Streamed, Thinking, Window
@@ -394,4 +394,5 @@ class Repl:
             hooks=hooks,
             commands=slash.completions(self),
             color=self.terminal.err_color,
+            by_key=reads_keys(),
         )

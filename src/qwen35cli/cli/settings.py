@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 NO_FILE = Path(os.devnull)
+DUMB = ("dumb", "unknown")  # terminals that know plain lines only
 VARIABLES = ("QWEN35_CONFIG", "QWEN35_NO_HISTORY")  # that no flag, or each one, has
 
 
@@ -15,14 +16,14 @@ def wants_color(choice: str, *, is_terminal: bool) -> bool:
     """Whether a stream gets colour, by `--color auto|always|never` and the common variables."""
     if choice != "auto":
         return choice == "always"
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if os.environ.get("NO_COLOR") or not can_erase():
         return False
     return is_terminal or bool(os.environ.get("FORCE_COLOR"))
 
 
 def can_erase() -> bool:
     """Whether the terminal understands more than plain lines."""
-    return os.environ.get("TERM") != "dumb"
+    return os.environ.get("TERM") not in DUMB
 
 
 def is_completing() -> bool:

@@ -11,7 +11,8 @@ from prompt_toolkit.filters import to_filter
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.output import ColorDepth, create_output
 from prompt_toolkit.styles import Style
-from prompt_toolkit.utils import is_dumb_terminal
+
+from qwen35cli.cli import settings
 
 from . import block, plain
 from .completion import ANY_FILE, PICTURES, Argument, Completions, Files
@@ -50,6 +51,7 @@ class Editor:
         hooks: Hooks | None = None,
         commands: Mapping[str, Argument] | None = None,
         color: bool | None = None,
+        by_key: bool = True,
     ) -> None:
         """An editor with the messages of earlier runs.
 
@@ -58,6 +60,7 @@ class Editor:
             hooks: what the owner does at some keys.
             commands: the names that Tab completes, each with what may follow it.
             color: None leaves it to `NO_COLOR`.
+            by_key: lines are edited and drawn here; otherwise the terminal gives whole ones.
         """
         self._hooks = hooks or Hooks()
         self._pastes = Pastes()
@@ -65,7 +68,7 @@ class Editor:
         self._outside = Outside(self._hooks)
         self._session: PromptSession[str] | None = None
         self._tell_history_problem()
-        if is_dumb_terminal():
+        if not (by_key and settings.can_erase()):
             return
         know_modified_enter()
         self._session = session = PromptSession[str](
@@ -129,8 +132,8 @@ class Editor:
 
 def _screen() -> TextIO:
     """Where the line is drawn: stderr, unless that goes elsewhere and stdout is the terminal."""
-    elsewhere = not sys.stderr.isatty() and sys.stdout.isatty()
-    return sys.stdout if elsewhere else sys.stderr
+    there = [stream for stream in (sys.stderr, sys.stdout) if stream is not None]
+    return next((stream for stream in there if stream.isatty()), there[0])
 
 
 def _color_depth(color: bool | None) -> ColorDepth | None:

@@ -1,4 +1,4 @@
-"""Reading a message on a terminal that only knows plain lines (`TERM=dumb`)."""
+"""Reading a message where nothing can be drawn: `TERM=dumb`, or a terminal at stdin alone."""
 
 import sys
 
@@ -37,5 +37,7 @@ def _line() -> str:
 
 
 def _show(text: str) -> None:
+    if sys.stderr is None:  # closed
+        return
     sys.stderr.write(text)
     sys.stderr.flush()
