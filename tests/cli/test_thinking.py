@@ -123,6 +123,25 @@ def test_the_line_that_closes_it():
     )
 
 
+@pytest.mark.parametrize("xterm", [False, True])
+def test_passing_lines_go_in_a_window_that_became_narrower(monkeypatch, columns, xterm):
+    for name in ("XTERM_VERSION", "TMUX"):
+        monkeypatch.delenv(name, raising=False)
+    if xterm:
+        monkeypatch.setenv("XTERM_VERSION", "XTerm(390)")
+    stream = Tty()
+    terminal = Terminal(stream, stream)
+    terminal.say("before")
+    terminal.passing(["a" * 39, "日本語" * 5, "", "c" * 20])
+    wide = stream.getvalue()
+    columns(20)
+    terminal.say("after")
+    # On a screen that was so narrow from the start, lines are as one that wraps anew shows them.
+    narrow = 60 if xterm else 20
+    assert screen(wide, narrow)[0] == "before"
+    assert screen(stream.getvalue(), narrow) == ["before", "after"]
+
+
 def test_a_file_gets_no_passing_lines(monkeypatch):
     stream = io.StringIO()
     for way in (Window, Counted):

@@ -26,6 +26,11 @@ def can_erase() -> bool:
     return os.environ.get("TERM") not in DUMB
 
 
+def wraps_anew() -> bool:
+    """Whether what is on the screen is wrapped again in a narrower window; xterm cuts it."""
+    return "XTERM_VERSION" not in os.environ or "TMUX" in os.environ
+
+
 def is_completing() -> bool:
     """Whether a shell asks what could be typed next."""
     return "_QWEN35_COMPLETE" in os.environ

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
@@ -63,7 +64,7 @@ class Terminal:
         self._color = settings.wants_color("auto", is_terminal=self.err_is_terminal)
         self.out_color = settings.wants_color("auto", is_terminal=self.out_is_terminal)
         self.context: typer.Context | None = None  # of the command that runs, if one does
-        self._passing = 0  # passing lines on the screen
+        self._passing: list[int] = []  # columns of each passing line on the screen
         self._midline = False  # the last thing said did not end its line
         for stream in (self._out, self._err):
             if reconfigure := getattr(stream, "reconfigure", None):
@@ -237,11 +238,12 @@ class Terminal:
         """Several of them, sanitised, each cut to `passing_columns`."""
         if self.quiet or not self.can_erase:
             return
-        shown = [self._styled(_cut(line, self.passing_columns), "dim") for line in lines]
+        cut = [_cut(line, self.passing_columns) for line in lines]
+        shown = [self._styled(line, "dim") for line in cut]
         start = "\n" if self._midline else ""
         self._midline = False
         self._emit(start + self._erasing() + "\n".join(shown))
-        self._passing = len(lines)
+        self._passing = [*map(_width, cut)]
 
     @property
     def can_erase(self) -> bool:
@@ -251,15 +253,18 @@ class Terminal:
     def clear_status(self) -> None:
         if self._passing:
             self._emit(self._erasing())
-            self._passing = 0
+            self._passing = []
 
     def continued(self) -> None:
         """The shell has written since, behind the passing lines."""
-        self._passing = 0
+        self._passing = []
 
     def _erasing(self) -> str:
-        """What takes the passing lines away."""
-        up = UP.format(self._passing - 1) if self._passing > 1 else ""
+        """What takes the passing lines away, in a window that may have become narrower."""
+        rows = len(self._passing)
+        if settings.wraps_anew():
+            rows = sum(max(1, ceil(columns / self.err_columns)) for columns in self._passing)
+        up = UP.format(rows - 1) if rows > 1 else ""
         return ERASE_LINE + (up + ERASE_BELOW if up else "")
 
     def picture(self, escapes: str) -> None:
@@ -326,11 +331,18 @@ def _cut(line: str, room: int) -> str:
     """The beginning of `line` that is at most `room` columns wide."""
     if line.isascii():
         return line[:room]
-    from wcwidth import wcswidth  # late: not for --help
-
-    while line and (over := wcswidth(line) - room) > 0:
+    while line and (over := _width(line) - room) > 0:
         line = line[: -max(1, over // 2)]
     return line
+
+
+def _width(line: str) -> int:
+    """The columns that a sanitised line takes."""
+    if line.isascii():
+        return len(line)
+    from wcwidth import wcswidth  # late: not for --help
+
+    return wcswidth(line)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
