@@ -203,6 +203,7 @@ def test_placed_pictures_stand_at_their_mark_and_go_with_it():
     typed = read("is [image 3] like [image 1]? [image 1] [image 9]", draft=draft)
     assert shape(typed) == [*("is ", "<a b.png>", " like ", "<cat.png>"), "? [image 1] [image 9]"]
     assert typed.opened == ()
+    assert typed.notes == ("no picture is attached as [image 9]: sent as text",)
     assert shape(read("[image 2] ", draft=draft)) == ["<DOG.JPG>"]
     assert shape(read("nothing", draft=draft)) == ["nothing"]
 
@@ -254,7 +255,8 @@ def test_a_mark_that_it_holds_as_words_stays_words():
     asked = Question(("In [image 1] see ", open_picture("cat.png"), " please"))
     draft, line = reopened(asked)
     assert line == "In [image 1] see [image 2] please"
-    assert draft.message(line, open_picture).question == asked
+    typed = draft.message(line, open_picture)
+    assert (typed.question, typed.notes) == (asked, ())
 
 
 def test_a_file_whose_name_it_held_can_be_read_now():

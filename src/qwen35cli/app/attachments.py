@@ -153,16 +153,20 @@ class _Reading:
 
     def __init__(self, placed: dict[int, Picture], pasted: str, open_picture: OpenPicture) -> None:
         self._placed = placed
+        self._known = {f"[image {number}]" for number in placed}
         self._pasted = pasted
         self._open = open_picture
         self.opened: list[Picture] = []
         self.read: list[Document] = []
         self._absent: list[str] = []
+        self._empty: list[str] = []  # marks that no picture stands behind
         self._inert: list[str] = []  # pictures that are there, but in pasted text
         self._unread: list[str] = []  # files likewise
 
     def notes(self) -> tuple[str, ...]:
         notes = []
+        if self._empty:
+            notes.append(f"no picture is attached as {_list(self._empty)}: sent as text")
         if self._absent:
             notes.append(f"no picture at {_list(self._absent)}: sent as text")
         if self._inert:
@@ -187,6 +191,8 @@ class _Reading:
                 yield from self._words(text[start : place.start()])
                 yield picture
                 start = place.end()
+            elif place[0] not in self._known and place[0] not in self._pasted:
+                self._empty.append(place[0])
         yield from self._words(text[start:])
 
     def _words(self, text: str) -> Iterator[str | Picture]:
