@@ -239,8 +239,9 @@ def _load(repl: "Repl", argument: str) -> None:
 
 def _sessions(repl: "Repl", argument: str) -> None:
     store = repl.keeper.store
-    entries = [] if store is None else store.listing()
-    if not entries:
+    if store is None:
+        raise UsageError("sessions are off: -n saves nothing", "leave out -n")
+    if not (entries := store.listing()):
         raise UsageError("no session is saved yet")
     repl.terminal.tell(table(entries, repl.terminal.err_columns, datetime.now(UTC)))
 
