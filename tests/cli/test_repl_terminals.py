@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from qwen35cli.app.commands import help_lines
 from tests import fakes
 from tests.cli.chats import (
     CTRL_C,
@@ -75,6 +76,13 @@ def test_narrow_and_wide(tmp_path, columns):
         assert "    return 2 * x" in told
         assert "• two" in told
         assert chat.foreign() == []
+
+
+def test_help_is_broken_between_words(tmp_path):
+    with with_script(tmp_path, [], "-n", columns=40) as chat:
+        rows = chat.say("/help think")
+        assert max(map(len, rows)) < 40
+        assert " ".join(rows) == " ".join(help_lines("think"))
 
 
 def test_a_terminal_that_changes_its_size(tmp_path):

@@ -41,7 +41,7 @@ def run(repl: "Repl", command: Command, argument: str) -> bool:
 
 def _help(repl: "Repl", argument: str) -> None:
     for line in help_lines(argument):
-        repl.terminal.reply(line)
+        repl.terminal.explain(line)
 
 
 def _clear(repl: "Repl", argument: str) -> None:

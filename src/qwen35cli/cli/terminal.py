@@ -186,17 +186,16 @@ class Terminal:
         """A line that was asked for, whatever else is to be quiet."""
         self._line(text)
 
+    def explain(self, text: str) -> None:
+        """The same of prose; on a terminal broken between words."""
+        for line in self._broken(text):
+            self._line(line)
+
     def note(self, text: str) -> None:
         """A line beside the answer; on a terminal dim, and broken between words."""
-        if self.quiet:
-            return
-        lines = [text]
-        if self.err_is_terminal and len(text) >= self.err_columns:
-            from .wrap import rows  # late: not for --help
-
-            lines = rows(sanitize(text).replace("\n", " "), self.err_columns - 1)
-        for line in lines:
-            self._line(line, "dim")
+        if not self.quiet:
+            for line in self._broken(text):
+                self._line(line, "dim")
 
     def blank(self) -> None:
         """An empty line, on a terminal only: what comes is another thing."""
@@ -292,6 +291,14 @@ class Terminal:
         self._midline = False
         line = sanitize(text).replace("\n", " ")
         self._emit(start + (self._styled(line, style) if style else line) + "\n")
+
+    def _broken(self, text: str) -> list[str]:
+        """`text` in lines that fit the terminal, if stderr is one."""
+        if not self.err_is_terminal or len(text) < self.err_columns:
+            return [text]
+        from .wrap import rows  # late: not for --help
+
+        return rows(sanitize(text).replace("\n", " "), self.err_columns - 1)
 
     def _styled(self, text: str, style: Style) -> str:
         return ON[style] + text + OFF if self._color and text else text
