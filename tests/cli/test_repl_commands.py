@@ -566,6 +566,12 @@ def test_what_was_read_of_a_conversation_that_is_cleared_is_kept(tmp_path):
         assert chat.leave() == 0
 
 
+def test_a_quiet_chat_lists_its_sessions(tmp_path):
+    with with_script(tmp_path, [["One."]], "-q") as chat:
+        chat.say("the first")
+        assert chat.say("/sessions")[-1].endswith("the first")
+
+
 def test_without_saving_there_are_no_sessions(tmp_path):
     with with_script(tmp_path, [["One."]], "-n") as chat:
         chat.say("a secret")

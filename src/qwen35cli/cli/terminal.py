@@ -126,11 +126,10 @@ class Terminal:
         self.stdout().write(self._drawn(table, self.columns or WIDE, color=color))
 
     def tell(self, table: "RenderableType") -> None:
-        """Write a table to stderr, for people."""
-        if not self.quiet:
-            self.clear_status()
-            columns = self.err_columns if self.err_is_terminal else WIDE
-            self._emit(self._drawn(table, columns, color=self._color and self.err_is_terminal))
+        """Write a table that was asked for to stderr."""
+        self.clear_status()
+        columns = self.err_columns if self.err_is_terminal else WIDE
+        self._emit(self._drawn(table, columns, color=self._color and self.err_is_terminal))
 
     def _drawn(self, table: "RenderableType", columns: int, *, color: bool) -> str:
         from rich.console import Console  # late: not for --help
