@@ -119,6 +119,11 @@ def test_an_answer_is_dropped_and_its_visible_part_read(model, drafts):
     assert torch.equal(logits, afresh(model, joined(A, D, C), drafts=drafts))
 
 
+def test_drafting_leaves_the_bits_of_a_short_message_as_they_are(model):
+    prompt = joined(A, (3, 1, 4, 1, 5), C[:8], B)  # read at once, as a step is
+    assert torch.equal(afresh(model, prompt), afresh(model, prompt, drafts=True))
+
+
 def test_going_on_after_an_answer_reads_its_last_token_alone(model):
     kept = memory(model)
     tokens = answered(kept, joined(A, B), 20)
@@ -175,12 +180,12 @@ def test_a_failure_leaves_only_what_is_sure(model, monkeypatch):
     forward = type(model.language_model).forward
     calls = []
 
-    def failing(*args):
+    def failing(*args, **options):
         calls.append(1)
         if len(calls) == 2:
-            forward(*args)  # the caches moved on, and nobody was told
+            forward(*args, **options)  # the caches moved on, and nobody was told
             raise RuntimeError("out of memory")
-        return forward(*args)
+        return forward(*args, **options)
 
     monkeypatch.setattr(type(model.language_model), "forward", failing)
     with pytest.raises(RuntimeError):

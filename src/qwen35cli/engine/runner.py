@@ -183,7 +183,7 @@ class Runner:
                 x[0, pads] = rows[used : used + count]
                 used += count
             here = positions[..., start:stop]
-            hidden = self.model.language_model(x, here.to(device), cache)
+            hidden = self.model.language_model(x, here.to(device), cache, undo=False)
             if self.drafter is not None:
                 self.drafter.read(prompt.ids[start:stop], x, hidden, here)
             last = None

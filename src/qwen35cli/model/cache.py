@@ -188,15 +188,21 @@ class DeltaCache:
         self.last = 0
         self.kept = 0
 
-    def advance(self, tokens: int) -> Replay | None:
-        """Move on by `tokens`, which are about to enter the memory; says how."""
+    def advance(self, tokens: int, *, undo: bool = True) -> Replay | None:
+        """Move on by `tokens`, which are about to enter the memory; says how.
+
+        Args:
+            undo: whether they may be taken back; without, what comes of them has the bits that a
+                cache without logs gives.
+        """
         self.length += tokens
         if self.logs is None:
             return None
         past, kept = one_log(self.logs, self.last), self.kept
+        undo = undo and tokens <= FEW
         self.last = 1 - self.last
-        self.kept = tokens if tokens <= FEW else 0
-        return Replay(past, kept, one_log(self.logs, self.last) if tokens <= FEW else None)
+        self.kept = tokens if undo else 0
+        return Replay(past, kept, one_log(self.logs, self.last) if undo else None)
 
     def reaches(self, length: int) -> bool:
         return self.length - self.kept <= length <= self.length
@@ -278,8 +284,8 @@ class Cache:
     def length(self) -> int:
         return self.layers[0].length
 
-    def advance(self, tokens: int) -> list[Replay] | None:
-        """Move all layers on by `tokens` that are about to be written.
+    def advance(self, tokens: int, *, undo: bool = True) -> list[Replay] | None:
+        """Move all layers on by `tokens` that are about to be written; `undo`: see `DeltaCache`.
 
         Returns:
             How the delta layers take them, where they may be taken back.
@@ -290,7 +296,8 @@ class Cache:
         for layer in self.layers:
             if isinstance(layer, KVCache):
                 layer.advance(tokens)
-        steps = [layer.advance(tokens) for layer in self.layers if isinstance(layer, DeltaCache)]
+        deltas = [layer for layer in self.layers if isinstance(layer, DeltaCache)]
+        steps = [layer.advance(tokens, undo=undo) for layer in deltas]
         return [step for step in steps if step is not None] or None
 
     def reaches(self, length: int) -> bool:

@@ -86,12 +86,15 @@ class DeltaNet(nn.Module):
             logs=cache.logs,
         )
 
-    def forward(self, x: Tensor, cache: DeltaCache | None) -> Tensor:
-        """x: (B, T, D), already normed. Without a cache: a whole sequence, from a zero state."""
+    def forward(self, x: Tensor, cache: DeltaCache | None, *, undo: bool = True) -> Tensor:
+        """x: (B, T, D), already normed. Without a cache: a whole sequence, from a zero state.
+
+        `undo`: see `DeltaCache.advance`.
+        """
         if cache is None:
             with x.device:
                 cache = self.make_cache(len(x), x.dtype)
         qkv, z, a, b = self.kernels.project(x, self.projections)
-        replay = cache.advance(qkv.shape[1])
+        replay = cache.advance(qkv.shape[1], undo=undo)
         y = self.kernels.delta_mix(qkv, z, a, b, self.weights, cache.rows, cache.state, replay)
         return self.out_proj(y)

@@ -53,16 +53,22 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | DeltaCache | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        cache: KVCache | DeltaCache | None,
+        *,
+        undo: bool = True,
     ) -> Tensor:
-        """x: (B, T, D) -> (B, T, D)."""
+        """x: (B, T, D) -> (B, T, D). `undo`: see `DeltaCache.advance`."""
         normed = self.input_layernorm(x)
         if self.self_attn is not None:
             assert not isinstance(cache, DeltaCache)
             x = x + self.self_attn(normed, cos, sin, cache)
         else:
             assert self.linear_attn is not None and not isinstance(cache, KVCache)
-            x = x + self.linear_attn(normed, cache)
+            x = x + self.linear_attn(normed, cache, undo=undo)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -80,13 +86,16 @@ class TextModel(nn.Module):
         self.kernels = kernels
         self._stacks: WeakKeyDictionary[Cache, Stack | None] = WeakKeyDictionary()
 
-    def forward(self, x: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, cache: Cache | None = None, *, undo: bool = True
+    ) -> Tensor:
         """Hidden states after the final norm, which is also what the MTP layer reads.
 
         Args:
             x: (B, T, D) embeddings, with picture rows in place.
             positions: (3, B, T).
             cache: advanced by T tokens; None for a whole sequence at once.
+            undo: whether they may be taken back, where the cache can do that.
 
         Returns:
             (B, T, D).
@@ -94,11 +103,11 @@ class TextModel(nn.Module):
         cos, sin = self.rotary(positions)
         if cache is not None and x.shape[1] <= FEW and (stack := self._stack(cache)) is not None:
             start = cache.length
-            replays = cache.advance(x.shape[1])
+            replays = cache.advance(x.shape[1], undo=undo)
             return self.norm(stack(x, cos, sin, start, replays))
         memories = cache.layers if cache is not None else [None] * len(self.layers)
         for layer, memory in zip(self.layers, memories, strict=True):
-            x = layer(x, cos, sin, memory)
+            x = layer(x, cos, sin, memory, undo=undo)
         return self.norm(x)
 
     def _stack(self, cache: Cache) -> Stack | None:
