@@ -11,14 +11,15 @@ from qwen35cli.app.conversation import Conversation
 from qwen35cli.app.load import LoadOptions
 from qwen35cli.app.question import Question
 from qwen35cli.app.states import States, chosen, fingerprint
+from qwen35cli.checkpoint.state_file import write_state
 from qwen35cli.engine.memory import Place
 from qwen35cli.errors import Qwen35Error
 
 TEXT = "The code word is sunflower. " * 60 + "\n\n"
 
 
-def opened(**more):
-    return loading.open_model(LoadOptions(model="demo", ctx=1_024, mtp="auto", **more))
+def opened(ctx=1_024, **more):
+    return loading.open_model(LoadOptions(model="demo", ctx=ctx, mtp="auto", **more))
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,29 @@ def test_what_is_damaged_is_said_removed_and_read_again(states, loaded, damage):
     again, new = read(loaded, wanted)
     assert new == len(wanted.ids)
     assert torch.equal(again, logits)
+
+
+@pytest.mark.parametrize("tokens", [torch.tensor(3), torch.zeros(3), torch.zeros(3, 3)])
+def test_tensors_of_another_kind_are_damage_too(states, loaded, tokens):
+    states.folder.mkdir()
+    path = states.of_session("other")
+    write_state(
+        path, {"tokens": tokens, "places": torch.tensor([[3, 0, -1, 1]])}, states.fingerprint
+    )
+    assert states.find(prompt(loaded, TEXT, "What is it?")) is None
+    assert states.problem == "the saved state was damaged and is removed"
+    assert not path.exists()
+
+
+def test_a_smaller_context_takes_what_fits_and_leaves_the_file(states, loaded):
+    loaded.memory.forget()
+    read(loaded, prompt(loaded, TEXT, "q"))
+    states.save(loaded.memory, "long")
+    small = loading.load(opened(ctx=loaded.memory.places[-1].length - 1))
+    other = States(states.folder, small.opened)
+    assert other.load_session("long", small) == loaded.memory.places[-2].length
+    assert other.problem is None
+    assert other.of_session("long").exists()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from qwen35cli.checkpoint.manifest import MANIFEST, Origin
 from qwen35cli.checkpoint.state_file import DamagedStateError, StateFile, open_state, write_state
-from qwen35cli.engine.archive import fill, tensors_of
+from qwen35cli.engine.archive import contents, fill, tensors_of
 from qwen35cli.engine.memory import Memory, Place, keys_of, shared_prefix
 from qwen35cli.engine.runner import Prompt
 from qwen35cli.errors import ModelError, Qwen35Error
@@ -181,13 +181,12 @@ class States:
 
     def _shared(self, file: StateFile, keys: Sequence[int]) -> int:
         try:
-            same = shared_prefix(file.fetch("tokens").tolist(), list(keys))
-            most = min(same, len(keys) - 1)
-            lengths: list[int] = file.fetch("places")[:, 0].tolist()
-        except (DamagedStateError, OSError, KeyError, IndexError) as error:
+            tokens, places = contents(file.fetch)
+        except (DamagedStateError, OSError, ValueError, KeyError) as error:
             self._damaged(file.path, error)
             return 0
-        return max((length for length in lengths if length <= most), default=0)
+        most = min(shared_prefix(tokens, list(keys)), len(keys) - 1)
+        return max((length for length, *_ in places if length <= most), default=0)
 
     def _damaged(self, path: Path, error: Exception) -> None:
         if isinstance(error, FileNotFoundError):  # removed by somebody else just now

@@ -59,15 +59,16 @@ def fill(memory: Memory, fetch: Fetch, keys: Sequence[int] | None = None) -> int
         keys: of what will be read next: only what is shared with it is taken over. None: all.
 
     Returns:
-        Tokens that need not be read again; 0 where no place is shared.
+        Tokens that need not be read again: up to the last place that is shared and has room; 0
+        where none is and has.
 
     Raises:
         ValueError, KeyError: the tensors do not belong to such a memory; it is left empty.
     """
     memory.forget()
-    tokens = fetch("tokens").tolist()
+    tokens, places = contents(fetch)
     shared = len(tokens) if keys is None else min(shared_prefix(tokens, keys), len(keys) - 1)
-    table = [row for row in fetch("places").tolist() if row[0] <= shared]
+    table = [row for row in places if row[0] <= min(shared, memory.capacity)]
     if not table:
         return 0
     try:
@@ -79,10 +80,24 @@ def fill(memory: Memory, fetch: Fetch, keys: Sequence[int] | None = None) -> int
     return int(table[-1][0])
 
 
+def contents(fetch: Fetch) -> tuple[list[int], list[list[int]]]:
+    """The keys of the log, and the row of each place.
+
+    Raises:
+        ValueError, KeyError: the tensors are not as `tensors_of` makes them.
+    """
+    tokens, places = fetch("tokens"), fetch("places")
+    if tokens.dim() != 1 or places.shape[1:] != (4,):
+        raise ValueError(f"tokens {tuple(tokens.shape)}, places {tuple(places.shape)}")
+    if tokens.dtype != torch.int64 or places.dtype != torch.int64:
+        raise ValueError(f"tokens of {tokens.dtype}, places of {places.dtype}")
+    return tokens.tolist(), places.tolist()
+
+
 @torch.inference_mode()
 def _fill(memory: Memory, fetch: Fetch, table: list[list[int]]) -> None:
     cache = memory.cache
-    _check(table, memory.capacity)
+    _check(table)
     for index, layer in enumerate(cache.layers):
         if isinstance(layer, KVCache):
             _read_rows(fetch, f"layers.{index}", layer, table[-1][0])
@@ -112,10 +127,10 @@ def _fill(memory: Memory, fetch: Fetch, table: list[list[int]]) -> None:
     memory.runner.restore(memory.places[-1].state)
 
 
-def _check(table: list[list[int]], capacity: int) -> None:
+def _check(table: list[list[int]]) -> None:
     lengths = [row[0] for row in table]
-    if lengths != sorted(set(lengths)) or lengths[0] < 1 or lengths[-1] > capacity:
-        raise ValueError(f"states after {lengths} tokens in a context of {capacity}")
+    if lengths != sorted(set(lengths)) or lengths[0] < 1:
+        raise ValueError(f"states after {lengths} tokens")
 
 
 def _delta(fetch: Fetch, name: str, layer: DeltaCache, length: int) -> SavedDelta:
@@ -144,8 +159,7 @@ def _rows(name: str, cache: KVCache, length: int) -> dict[str, Tensor]:
 def _read_rows(fetch: Fetch, name: str, cache: KVCache, length: int) -> None:
     for key, room in _rows(name, cache, length).items():
         given = fetch(key)
-        if given.dtype != room.dtype or given.shape[2] < length:
+        given = given[:, :, :length] if given.dim() == room.dim() else given
+        if given.dtype != room.dtype or given.shape != room.shape:
             raise ValueError(f"{key} is {given.dtype} {tuple(given.shape)}")
-        if given.shape[:2] != room.shape[:2] or given.shape[3:] != room.shape[3:]:
-            raise ValueError(f"{key} is {given.dtype} {tuple(given.shape)}")
-        room.copy_(given[:, :, :length])
+        room.copy_(given)
