@@ -1,5 +1,6 @@
 """Saved state with the demo: found by what a prompt shares with it, refused where it differs."""
 
+import errno
 import os
 from dataclasses import replace
 
@@ -167,6 +168,42 @@ def test_a_smaller_context_takes_what_fits_and_leaves_the_file(states, loaded):
     assert other.load_session("long", small) == loaded.memory.places[-2].length
     assert other.problem is None
     assert other.of_session("long").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_what_cannot_be_read_now_is_said_and_stays(states, loaded, monkeypatch, code):
+    saved(states, loaded, TEXT, "What is it?")
+    [path] = states.folder.iterdir()
+    wanted = prompt(loaded, TEXT, "What is it?")
+    said = f"the saved state {path} cannot be read ({os.strerror(code)})"
+
+    def failing(*args, **options):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        assert states.find(wanted) is None
+    assert (states.problem, path.exists()) == (said, True)
+
+    states.problem = None
+    found = states.find(wanted)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", failing)
+        assert states.load(found, loaded, wanted) == 0
+    assert (states.problem, path.exists()) == (said, True)
+    assert states.load(found, loaded, wanted) == found.tokens
+
+
+def test_what_another_program_saves_meanwhile_is_another_file(states, loaded):
+    logits, _ = saved(states, loaded, TEXT, "What is it?")
+    wanted = prompt(loaded, TEXT, "What is it?")
+    found = states.find(wanted)
+    longer = TEXT + "And a line that the first text has not. " * 9 + "\n\n"
+    saved(States(states.folder, loaded.opened), loaded, longer, "What is it?")
+    [path] = states.folder.iterdir()
+    assert states.load(found, loaded, wanted) == found.tokens
+    assert torch.equal(read(loaded, wanted)[0], logits)
+    assert (states.problem, path.exists()) == (None, True)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

@@ -110,14 +110,14 @@ class States:
     def load(self, found: Found, loaded: Loaded, prompt: Prompt | None = None) -> int:
         """Fill the memory from a file; tokens that need not be read again.
 
-        What is damaged is removed, and `problem` says so; then it is 0.
+        Where it cannot be used `problem` says why, and what is damaged is removed; then it is 0.
         """
         keys = None if prompt is None else keys_of(prompt, self._image_token)
         try:
             found.file.check()
             tokens = fill(loaded.memory, found.file.fetch, keys)
         except (DamagedStateError, OSError, ValueError, KeyError) as error:
-            self._damaged(found.file.path, error)
+            self._unusable(found.file.path, error, found.file)
             return 0
         with suppress(OSError):
             os.utime(found.file.path)  # its last use
@@ -176,24 +176,30 @@ class States:
         try:
             return open_state(path) if path.is_file() else None  # a pipe would block
         except (ModelError, OSError) as error:
-            self._damaged(path, error)
+            self._unusable(path, error)
             return None
 
     def _shared(self, file: StateFile, keys: Sequence[int]) -> int:
         try:
             tokens, places = contents(file.fetch)
         except (DamagedStateError, OSError, ValueError, KeyError) as error:
-            self._damaged(file.path, error)
+            self._unusable(file.path, error, file)
             return 0
         most = min(shared_prefix(tokens, list(keys)), len(keys) - 1)
         return max((length for length, *_ in places if length <= most), default=0)
 
-    def _damaged(self, path: Path, error: Exception) -> None:
+    def _unusable(self, path: Path, error: Exception, file: StateFile | None = None) -> None:
+        """Say what is wrong with the file at `path`, opened as `file` or not at all; one whose
+        content is wrong goes."""
         if isinstance(error, FileNotFoundError):  # removed by somebody else just now
             return
+        if isinstance(error, OSError):
+            self.problem = f"the saved state {path} cannot be read ({error.strerror})"
+            return
         self.problem = "the saved state was damaged and is removed"
-        with suppress(OSError):
-            path.unlink()
+        if file is None or not file.replaced:
+            with suppress(OSError):
+                path.unlink()
 
     def _prune(self, newest: Path) -> None:
         """Remove the files that were used longest ago, where all take too much."""

@@ -6,8 +6,10 @@ that the hash gives away.
 
 import hashlib
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,9 +27,11 @@ class DamagedStateError(Exception):
     """The file is not what was written."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class StateFile:
     """An opened file of saved state. Tensors are read when asked for; none is mapped.
+
+    What another program puts in its place meanwhile is another file: this one is read to its end.
 
     Attributes:
         metadata: as it was written; what it belongs to.
@@ -36,6 +40,15 @@ class StateFile:
     path: Path
     metadata: Mapping[str, str]
     tensors: Mapping[str, Stored]
+    descriptor: int
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, os.close, self.descriptor)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another file stands in its place now, or none."""
+        return not _is_at(self.descriptor, self.path)
 
     def fetch(self, name: str) -> Tensor:
         """The tensor called `name`, in memory of its own.
@@ -47,7 +60,7 @@ class StateFile:
         stored = self.tensors[name]
         tensor = torch.empty(stored.shape, dtype=stored.dtype)
         if stored.nbytes:
-            with self.path.open("rb") as file:
+            with self._opened() as file:
                 file.seek(stored.offset)
                 view = tensor.view(-1).view(torch.uint8).numpy().data
                 if file.readinto(view) != stored.nbytes:
@@ -61,11 +74,14 @@ class StateFile:
             DamagedStateError: they differ.
         """
         first = min(stored.offset for stored in self.tensors.values())
-        with self.path.open("rb", buffering=0) as file:
+        with self._opened() as file:
             file.seek(first)
             digest = hashlib.file_digest(file, "sha256")
         if digest.hexdigest() != self.metadata.get("sha256"):
             raise DamagedStateError(f"{self.path} is not what was written")
+
+    def _opened(self) -> BufferedReader:
+        return os.fdopen(self.descriptor, "rb", closefd=False)
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
@@ -101,5 +117,23 @@ def open_state(path: Path) -> StateFile:
         ModelError: it is not a safetensors file, or cut short.
         OSError: it cannot be read.
     """
-    tensors, metadata = read_header_and_metadata(path)
-    return StateFile(path, metadata, {tensor.name: tensor for tensor in tensors})
+    while True:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            tensors, metadata = read_header_and_metadata(path)
+            same = _is_at(descriptor, path)  # else its header may be that of another one
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if same:
+            by_name = {tensor.name: tensor for tensor in tensors}
+            return StateFile(path, metadata, by_name, descriptor)
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the file at `path` is the one that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
