@@ -15,6 +15,7 @@ from qwen35cli.app.states import States, chosen, fingerprint
 from qwen35cli.checkpoint.state_file import write_state
 from qwen35cli.engine.memory import Place
 from qwen35cli.errors import Qwen35Error
+from tests.tiny import write_tiny_checkpoint
 
 TEXT = "The code word is sunflower. " * 60 + "\n\n"
 
@@ -122,6 +123,19 @@ def test_every_setting_that_matters_is_in_the_fingerprint():
     assert fingerprint(opened(kv_dtype="int8")) != one
     assert fingerprint(opened(image_max_tokens=16)) != one
     assert fingerprint(replace(opened(), image_limits=None)) != one
+
+
+def test_weights_of_the_same_sizes_and_times_are_told_apart(tmp_path, loaded):
+    found = []
+    for seed in (0, 1):
+        folder = write_tiny_checkpoint(tmp_path / str(seed), seed=seed)
+        for path in folder.iterdir():
+            os.utime(path, (1, 1))
+        source = replace(loaded.opened.source, folder=folder)
+        one = fingerprint(replace(loaded.opened, source=source))
+        assert one == fingerprint(replace(loaded.opened, source=source))
+        found.append(one)
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "nonsense"])

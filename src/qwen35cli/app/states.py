@@ -54,7 +54,10 @@ def fingerprint(opened: Opened) -> dict[str, str]:
 
 
 def _weights(opened: Opened) -> str:
-    """A hash that changes with the weights: of the manifest, or of the files' sizes and times."""
+    """A hash that changes with the weights: of the manifest, or of the files' sizes and times.
+
+    Some systems give every file the same time, such as Nix: so that of the inode counts as well.
+    """
     folder = opened.source.folder
     digest = hashlib.sha256()
     if (folder / MANIFEST).is_file():
@@ -62,6 +65,9 @@ def _weights(opened: Opened) -> str:
     else:
         origin = Origin.of(folder, "", None)
         digest.update(json.dumps(sorted(origin.files.items())).encode())
+        for name in sorted(origin.files):
+            with suppress(FileNotFoundError):  # gone just now
+                digest.update(str((folder / name).stat().st_ctime_ns).encode())
         digest.update((folder / "config.json").read_bytes())
     return digest.hexdigest()[:16]
 
