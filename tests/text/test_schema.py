@@ -164,6 +164,7 @@ REFUSED = [
         "the schema uses uniqueItems at /items, which cannot be enforced while an answer is writt",
     ),
     ('{"if": {"type": "string"}, "then": {"minLength": 3}}', "the schema uses if, then at its top"),
+    ('{"oneOf": [{"type": "number"}, {"type": "integer"}]}', "the schema uses oneOf with choices"),
     ('{"format": "telephone", "type": "string"}', "the schema cannot be enforced: Unknown format"),
     ('{"pattern": "(?=a)b"}', "the schema cannot be enforced: regex parse error: (?=a)b ^^^ error"),
     ('{"minimum": 5, "maximum": 3, "type": "number"}', "the schema cannot be enforced: Unsatisfia"),

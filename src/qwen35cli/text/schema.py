@@ -203,6 +203,12 @@ def _check_enforceable(schema: dict[str, Any], where: str) -> None:
             "while an answer is written",
             "leave it out of the schema and ask for it in the prompt",
         )
+    if reason.startswith("oneOf "):  # llguidance names an option of its own
+        raise UsageError(
+            f"{where} uses oneOf with choices that one answer may satisfy together, which cannot "
+            "be enforced while an answer is written",
+            "write anyOf in its place",
+        )
     raise UsageError(f"{where} cannot be enforced: {_line(reason)}", "simplify the schema")
 
 
