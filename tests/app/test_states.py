@@ -243,6 +243,16 @@ def test_the_least_used_files_go_first(tmp_path, loaded):
     assert {path.stem for path in states.folder.iterdir()} == {"s0", "s3", "s4"}
 
 
+def test_what_killed_processes_left_goes_when_another_saves(states, loaded):
+    states.folder.mkdir()
+    left, writing = (states.folder / f"{i}.safetensors.partial-{i}" for i in (1, 2))
+    for path in (left, writing):
+        path.write_bytes(bytes(50))
+    os.utime(left, (1, 1))
+    saved(states, loaded, TEXT, "q")
+    assert (left.exists(), writing.exists()) == (False, True)
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_with_its_name(tmp_path, loaded):
     (tmp_path / "file").write_text("")
     states = States(tmp_path / "file" / "states", loaded.opened)

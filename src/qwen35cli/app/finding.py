@@ -19,10 +19,9 @@ from .items import Item, Places
 from .private_files import content, disk_errors, reason, regular_files
 from .quantized_folder import FOLDER, PARTIAL
 from .sessions import Entry, Store
-from .states_folder import saved_states
+from .states_folder import WRITING_S, saved_states
 
 MARK = 12  # characters of a commit that tell it from others
-WRITING_S = 600  # a file that nobody wrote to for so long is left over, whoever has its pid now
 HUB = "Hugging Face"
 
 

@@ -21,7 +21,7 @@ from qwen35cli.errors import ModelError, Qwen35Error
 
 from .estimate import Device
 from .load import Loaded, Opened
-from .states_folder import over, remove_state, saved_states
+from .states_folder import over, remove_left_over, remove_state, saved_states
 
 FORMAT = "1"  # of the file, of prompts and of how they are read; a change makes old files useless
 CAP_BYTES = 16 * 2**30  # of all files
@@ -208,8 +208,10 @@ class States:
                 path.unlink()
 
     def _prune(self, newest: Path) -> None:
-        """Remove the files that were used longest ago, where all take too much."""
+        """Remove what was left half written, and the files that were used longest ago where all
+        take too much."""
         with suppress(Qwen35Error):  # of the folder; saving again prunes again
+            remove_left_over(self.folder)
             states = saved_states(self.folder)
             others = (state for state in states if state.path != newest)
             for state in over(others, sum(state.nbytes for state in states) - self.cap_bytes):

@@ -1,5 +1,6 @@
 """The files with saved state, unopened: which there are, and how many must go for the room."""
 
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from .private_files import disk_errors, regular_files
+from .quantized_folder import PARTIAL
+
+WRITING_S = 600  # a file that nobody wrote to for so long is left over, whoever has its pid now
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,20 @@ def remove_state(state: SavedState) -> None:
     """
     with disk_errors("remove", state.path):
         state.path.unlink(missing_ok=True)
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what processes began to save that were killed.
+
+    Raises:
+        Qwen35Error: the folder cannot be read, or a file cannot be removed.
+    """
+    with disk_errors("tidy", folder):
+        for path in regular_files(folder):
+            if PARTIAL.fullmatch(path.name):
+                with suppress(FileNotFoundError):  # removed, or complete, just now
+                    if time.time() - path.lstat().st_mtime >= WRITING_S:
+                        path.unlink()
 
 
 def over(items: Iterable[Item], nbytes: int) -> list[Item]:
