@@ -161,6 +161,13 @@ def test_a_cut_answer_goes_on_as_if_it_had_not_been_cut(talk, loaded, thinking, 
         drive(talk.go_on(loaded, OPTIONS), talk)
 
 
+def test_where_no_answer_came_another_one_reads_the_opening_alone(talk, loaded):
+    ask(talk, loaded, "What is 3 + 4?", stop_after=2)
+    talk.turns[-1].finish = "stop"  # as where the model ends in its thinking
+    settle(talk, loaded)
+    assert drive(talk.regenerate(loaded, OPTIONS), talk) == 2
+
+
 def test_an_edited_answer_is_gone_on_with(talk, loaded):
     talk.thinking = False
     ask(talk, loaded, "What can you do?")

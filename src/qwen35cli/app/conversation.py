@@ -338,9 +338,12 @@ class Conversation:
     def settle(self, loaded: Loaded) -> Iterator[Prefill]:
         """Read the last answer as the next turns will see it, so that they need not.
 
-        An answer that was cut waits: what was read until then is what `go_on` needs.
+        An answer that was cut waits: what was read until then is what `go_on` needs. And where none
+        came out of the thinking there is nothing to read.
         """
         if not self.turns or self.turns[-1].finish not in ("stop", "loop"):
+            return
+        if not self.turns[-1].answer:
             return
         view = self._history(self.turns)
         length = view.messages[-1]
