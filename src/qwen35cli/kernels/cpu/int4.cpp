@@ -126,47 +126,44 @@ INLINE Codes dot32(const Codes (&c)[8], const Group& x) {
 #endif
 }
 
-// 16 bytes of R rows, `step` bytes apart -> eight vectors of four codes of each row.
-INLINE void unpack(const uint8_t* p, long step, Codes (&c)[8]) {
+// 16 bytes of R rows, `step` bytes apart -> four vectors of a 32-bit word of each row.
+INLINE void words_of(const uint8_t* p, long step, Codes (&words)[4]) {
     Codes a = every_fourth(p, step), b = every_fourth(p + step, step);
     Codes d = every_fourth(p + 2 * step, step), e = every_fourth(p + 3 * step, step);
     Codes ab = unpacklo32(a, b), de = unpacklo32(d, e);
     Codes AB = unpackhi32(a, b), DE = unpackhi32(d, e);
-    Codes words[4] = {unpacklo64(ab, de), unpackhi64(ab, de), unpacklo64(AB, DE), unpackhi64(AB, DE)};
+    words[0] = unpacklo64(ab, de);
+    words[1] = unpackhi64(ab, de);
+    words[2] = unpacklo64(AB, DE);
+    words[3] = unpackhi64(AB, DE);
+}
+
+// The same of rows that have but `bytes` left, of which zeros make 16.
+void words_of_end(const uint8_t* p, long step, long bytes, Codes (&words)[4]) {
+    uint8_t rest[R][16] = {};
+    for (int r = 0; r < R; r++) memcpy(rest[r], p + r * step, bytes);
+    words_of(rest[0], 16, words);
+}
+
+INLINE void words_within(const uint8_t* p, long step, long bytes, Codes (&words)[4]) {
+    if (bytes >= 16)
+        words_of(p, step, words);
+    else
+        words_of_end(p, step, bytes, words);
+}
+
+// Words -> eight vectors of four codes of each row.
+INLINE void unpack(const Codes (&words)[4], Codes (&c)[8]) {
     for (int j = 0; j < 4; j++) {
         c[2 * j] = low(words[j]);
         c[2 * j + 1] = high(words[j]);
     }
 }
 
-// `count` <= 8 scales of eight rows, `step` apart -> to[scale][row], `width` apart.
-INLINE void eight_scales(const bf16* p, long step, long count, bf16* to, long width) {
-    if (count < 8) {
-        for (long i = 0; i < count; i++)
-            for (long r = 0; r < 8; r++) to[i * width + r] = p[r * step + i];
-        return;
-    }
-    __m128i v[8], u[8];
-    for (int r = 0; r < 8; r++) v[r] = _mm_loadu_si128((const __m128i*)(p + r * step));
-    for (int r = 0; r < 4; r++) {  // rows r and r + 4 interleaved; three times that is a transposition
-        u[2 * r] = _mm_unpacklo_epi16(v[r], v[r + 4]);
-        u[2 * r + 1] = _mm_unpackhi_epi16(v[r], v[r + 4]);
-    }
-    for (int r = 0; r < 4; r++) {
-        v[2 * r] = _mm_unpacklo_epi16(u[r], u[r + 4]);
-        v[2 * r + 1] = _mm_unpackhi_epi16(u[r], u[r + 4]);
-    }
-    for (int r = 0; r < 4; r++) {
-        _mm_storeu_si128((__m128i*)(to + 2 * r * width), _mm_unpacklo_epi16(v[r], v[r + 4]));
-        _mm_storeu_si128((__m128i*)(to + (2 * r + 1) * width), _mm_unpackhi_epi16(v[r], v[r + 4]));
-    }
-}
-
-// The same of the last group, of which the rows have `bytes`; activations behind them are zero.
-INLINE void unpack_last(const uint8_t* p, long step, long bytes, Codes (&c)[8]) {
-    uint8_t rest[R][16] = {};
-    for (int r = 0; r < R; r++) memcpy(rest[r], p + r * step, bytes);
-    unpack(rest[0], 16, c);
+// Scale i of each row, from the words of eight.
+INLINE Vec scale_of(const Codes (&words)[4], int i) {
+    const Bits two = (Bits)words[i / 2];
+    return (Vec)(i % 2 ? two & 0xffff0000 : two << 16);
 }
 
 // Adds what a group of R rows gives with T tokens; weight_scale is that of each row.
@@ -176,23 +173,21 @@ INLINE void add(const Codes (&c)[8], const Group* x, Vec weight_scale, Vec (&sum
 }
 
 template <int T>
-INLINE void group(const uint8_t* codes, long step, const Group* x, Vec weight_scale, Vec (&sums)[T]) {
+INLINE void group(const Codes (&words)[4], const Group* x, Vec weight_scale, Vec (&sums)[T]) {
     Codes c[8];
-    unpack(codes, step, c);
+    unpack(words, c);
     add<T>(c, x, weight_scale, sums);
 }
 
-// The codes of eight scales, and four times as many scales now and then, into the second-level cache
-// long before they are read: sixteen streams of each are more than the hardware prefetcher follows.
-// Not nearer, where such streams meet in few sets. 23 -> 29 GB/s of 30 on Zen 4; of eight streams it
-// only cost.
-INLINE void fetch_ahead(const View& m, const uint8_t* codes, long code_step, const bf16* scale,
-                        long scale_step) {
+// Two lines of R rows into the second-level cache, `ahead` bytes before they are read: sixteen streams
+// of codes and of scales are more than the hardware prefetcher follows. Not nearer, where such streams
+// meet in few sets. 23 -> 29 GB/s of 30 on Zen 4; of eight streams it only cost.
+INLINE void fetch_ahead(const uint8_t* p, long step, long ahead) {
     if (R < 16) return;
-    for (int r = 0; r < R; r++) {
-        const uint8_t* from = codes + r * code_step + AHEAD_BYTES;
-        for (long line = 0; line < 2 * m.per_scale; line++) __builtin_prefetch(from + 64 * line, 0, 2);
-        if (scale) __builtin_prefetch((const uint8_t*)(scale + r * scale_step) + AHEAD_BYTES / 8, 0, 2);
+    p += ahead;
+    for (int r = 0; r < R; r++, p += step) {
+        __builtin_prefetch(p, 0, 2);
+        __builtin_prefetch(p + 64, 0, 2);
     }
 }
 
@@ -200,33 +195,32 @@ INLINE void fetch_ahead(const View& m, const uint8_t* codes, long code_step, con
 template <int T>
 INLINE void strip(const View& m, long row, long step, const Group* x, Vec (&sums)[T]) {
     const uint8_t* codes = m.codes + row * m.row_bytes;
-    const bf16* scale = m.scale + row * m.scales;
-    const long code_step = step * m.row_bytes, scale_step = step * m.scales;
+    const uint8_t* scale = (const uint8_t*)(m.scale + row * m.scales);
+    const long code_step = step * m.row_bytes, scale_step = 2 * step * m.scales;
     const long whole = m.row_bytes / 16;  // groups that end within the row
     for (int t = 0; t < T; t++) sums[t] = splat(0.0f);
     long g = 0;
-    for (long s = 0; s < m.scales; s += 8) {
-        const long count = m.scales - s < 8 ? m.scales - s : 8;
-        fetch_ahead(m, codes, code_step, s % 32 ? nullptr : scale + s, scale_step);
-        bf16 scales[8][R];
-        for (int r = 0; r < R; r += 8)
-            eight_scales(scale + s + r * scale_step, scale_step, count, &scales[0][r], R);
-        if (m.per_scale == 1 && g + count <= whole) {  // nearly always: no loops within
-            for (long i = 0; i < count; i++, codes += 16, x += T)
-                group<T>(codes, code_step, x, load(scales[i]), sums);
-            g += count;
+    for (long s = 0; s < m.scales; s += 8, scale += 16) {
+        Codes words[4], scales[4];
+        if (s % 64 == 0) fetch_ahead(scale, scale_step, AHEAD_BYTES / 8);
+        words_within(scale, scale_step, 2 * (m.scales - s), scales);
+        if (m.per_scale == 1 && g + 8 <= whole) {  // nearly always: no loops within
+            fetch_ahead(codes, code_step, AHEAD_BYTES);
+            for (int i = 0; i < 8; i++, codes += 16, x += T) {
+                words_of(codes, code_step, words);
+                group<T>(words, x, scale_of(scales, i), sums);
+            }
+            g += 8;
             continue;
         }
-        for (long i = 0; i < count; i++) {
+        for (int i = 0; i < 8; i++) {
+            const Vec by = scale_of(scales, i);
             const long last = g + m.per_scale < m.groups ? g + m.per_scale : m.groups;
-            for (; g < last; g++, codes += 16, x += T)
-                if (g < whole) {
-                    group<T>(codes, code_step, x, load(scales[i]), sums);
-                } else {
-                    Codes c[8];
-                    unpack_last(codes, code_step, m.row_bytes - 16 * g, c);
-                    add<T>(c, x, load(scales[i]), sums);
-                }
+            for (; g < last; g++, codes += 16, x += T) {
+                if (g % 8 == 0) fetch_ahead(codes, code_step, AHEAD_BYTES);
+                words_within(codes, code_step, m.row_bytes - 16 * g, words);
+                group<T>(words, x, by, sums);
+            }
         }
     }
 }
@@ -241,18 +235,19 @@ struct Piece {
 
     // Groups `first` and following of R rows from `row` on, `step` apart.
     void read(const View& m, long row, long step, long first) {
-        const long left = m.groups - first;
+        const uint8_t* from = m.codes + row * m.row_bytes + 16 * first;
+        const long left = m.groups - first, bytes = m.row_bytes - 16 * first;
+        const long scale = row * m.scales + first / m.per_scale;
+        const long scale_bytes = 2 * (m.scales - first / m.per_scale);
+        Codes words[4];
+        Vec by[8];
+        words_within((const uint8_t*)(m.scale + scale), 2 * step * m.scales, scale_bytes, words);
+        for (int i = 0; i < 8; i++) by[i] = scale_of(words, i);
         count = left < PIECE ? left : PIECE;
         for (long i = 0; i < count; i++) {
-            const long g = first + i;
-            const uint8_t* from = m.codes + row * m.row_bytes + 16 * g;
-            if (16 * (g + 1) <= m.row_bytes)
-                unpack(from, step * m.row_bytes, codes[i]);
-            else
-                unpack_last(from, step * m.row_bytes, m.row_bytes - 16 * g, codes[i]);
-            bf16 scale[R];
-            for (int r = 0; r < R; r++) scale[r] = m.scale[(row + r * step) * m.scales + g / m.per_scale];
-            scales[i] = load(scale);
+            words_within(from + 16 * i, step * m.row_bytes, bytes - 16 * i, words);
+            unpack(words, codes[i]);
+            scales[i] = by[i / m.per_scale];
         }
     }
 
