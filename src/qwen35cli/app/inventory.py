@@ -8,8 +8,7 @@ from difflib import get_close_matches
 from qwen35cli.errors import UsageError
 
 from . import finding
-from .items import KINDS, Item, total
-from .items import Places as Places
+from .items import KINDS, Item, Places, total
 from .source import DEMO
 
 

@@ -122,10 +122,6 @@ class Job:
     def weights(self) -> int:
         return sum(math.prod(stored.shape) for stored in self.checkpoint.tensors.values())
 
-    @property
-    def bits_per_weight(self) -> float:
-        return 8 * self.nbytes / self.weights
-
     def decode_bytes(self, *, quantized: bool = True) -> int:
         """Bytes of weights read to decode a token: the text decoder, and the head once."""
         tied = self.checkpoint.config.tie_word_embeddings

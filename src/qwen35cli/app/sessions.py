@@ -136,10 +136,6 @@ class Store:
                 f"qwen35 sessions rm {id} removes it",
             ) from None
 
-    def last(self) -> Session:
-        """The session used last, to look at. Raises: as `read`."""
-        return self.read(LAST)
-
     def picture(self, session: Session, picture: StoredPicture) -> bytes:
         """The bytes of a picture, those that were put in.
 
@@ -302,13 +298,6 @@ class Store:
         entries = self.listing()
         free = (entry for entry in entries[:0:-1] if not self._is_open(entry.id))
         return over(free, sum(entry.nbytes for entry in entries) - cap)
-
-    def prune(self, cap: int) -> list[Entry]:
-        """Remove what `excess` names. Raises: as `remove`."""
-        excess = self.excess(cap)
-        for entry in excess:
-            self.remove(entry.id)
-        return excess
 
     # -- files ----------------------------------------------------------------------------------
 

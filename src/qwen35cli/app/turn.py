@@ -41,7 +41,6 @@ class Result:
     reasoning_tokens: int
     answer_tokens: int
     context_tokens: int  # in the context after this turn
-    thinking_s: float
     first_token_s: float | None  # from the question to the first token; None: there was none
     prefill_s: float
     decode_s: float
@@ -103,7 +102,6 @@ class Progress:
         self._replayed = 0  # pieces of the answer from before
         self._answer_ids: list[int] = []
         self._start = time.perf_counter()
-        self._thought: float | None = None  # when the thinking was closed
 
     def replay(self, token: int) -> None:
         """Take a token of the time before: its text counts, it does not."""
@@ -124,7 +122,7 @@ class Progress:
         piece = self._add(self._splitter.feed(token))
         closed = channel != self._splitter.channel
         if closed:
-            self.closed_by, self._thought = "model", now
+            self.closed_by = "model"
         elif token in stop:
             pass
         elif channel == "reasoning":
@@ -178,7 +176,6 @@ class Progress:
             reasoning_tokens=self._reasoning_tokens,
             answer_tokens=self.answer_tokens,
             context_tokens=context_tokens,
-            thinking_s=(self._thought or end) - first,
             first_token_s=None if self.first is None else first - self._start,
             prefill_s=first - self._start,
             decode_s=end - first,
