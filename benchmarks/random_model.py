@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from qwen35cli.app import random_model as made
-from qwen35cli.checkpoint.names import theirs
+from qwen35cli.checkpoint.names import parameter_shapes
 from qwen35cli.kernels import Kernels, select
 from qwen35cli.model.config import Config
 from qwen35cli.model.qwen35 import Qwen35
-from qwen35cli.model.sizes import parameters
 from qwen35cli.quant.plan import Scheme, assign, recipe
 
 
@@ -57,5 +56,4 @@ def _planned(
     config = Config.from_dict(dict(raw))
     least = 1 if few else len(config.text.layer_types)
     config = made.shortened(config, least, drafts=drafts)
-    shapes = {theirs(name): shape for name, shape in parameters(config).items()}
-    return config, assign(recipe(format), shapes)
+    return config, assign(recipe(format), parameter_shapes(config))

@@ -9,7 +9,7 @@ import torch
 from benchmarks.make_checkpoint import CONFIG_4B, DATA_BYTES
 from qwen35cli.app import estimate, load, stored
 from qwen35cli.app.estimate import GIB, MIB, Estimate, Setting, planned, ways_out
-from qwen35cli.checkpoint.names import theirs
+from qwen35cli.checkpoint.names import parameter_shapes
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.kernels import select
 from qwen35cli.model import sizes
@@ -87,7 +87,7 @@ def test_the_sizes_of_the_recipes_on_disk(quant, group, text, both, everything):
     """Ours has 16 bytes for the shape of each matrix of its own kinds, 256 in all; those of nf4
     have 256 for bitsandbytes' note, where the known figures count 4 for the offset."""
     model = planned(NAME, FOUR, recipe(quant, group))
-    shapes = {theirs(name): shape for name, shape in sizes.parameters(FOUR).items()}
+    shapes = parameter_shapes(FOUR)
     found = {"text": 0, "vision": 0, "mtp": 0}
     plain = 0
     for name, held in model.weights.items():

@@ -10,7 +10,7 @@ import pytest
 
 from qwen35cli.app import gpus, vram
 from qwen35cli.app.estimate import EFFICIENCY, GIB, MIB, Estimate, Setting, class_of, planned
-from qwen35cli.checkpoint.names import theirs
+from qwen35cli.checkpoint.names import parameter_shapes
 from qwen35cli.images.resize import ImageLimits
 from qwen35cli.model import sizes
 from qwen35cli.model.siblings import SIBLINGS
@@ -18,7 +18,7 @@ from qwen35cli.quant.plan import recipe
 
 NAME = "Qwen/Qwen3.5-4B"
 FOUR = SIBLINGS[NAME]
-SHAPES = {theirs(name): shape for name, shape in sizes.parameters(FOUR).items()}
+SHAPES = parameter_shapes(FOUR)
 CONTEXTS = (1_024, 8_192, 32_768, 131_072, 262_144, 1_010_000)
 # A matrix of ours has 16 bytes for its shape; one of nf4 has 256 for bitsandbytes' note, of which
 # the known figures count 4.

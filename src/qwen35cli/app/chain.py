@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 
-from qwen35cli.checkpoint.names import theirs
+from qwen35cli.checkpoint.names import parameter_shapes
 from qwen35cli.engine.graph import Stepper
 from qwen35cli.kernels import select
 from qwen35cli.kernels.operands import FEW, NoSteps
@@ -21,7 +21,6 @@ from qwen35cli.kernels.triton import step
 from qwen35cli.kernels.triton.kernel import compiled_ahead
 from qwen35cli.kernels.triton.launches import Launches
 from qwen35cli.kernels.triton.matvec import Launch
-from qwen35cli.model.sizes import parameters
 
 from .estimate import Model
 from .random_model import random_model, shortened
@@ -41,7 +40,7 @@ class Chain:
     def __init__(self, model: Model, device: torch.device, launches: Launches) -> None:
         self.launches = launches
         config = shortened(model.config, LEAST)
-        schemes = {name: model.weights[name].scheme for name in map(theirs, parameters(config))}
+        schemes = {name: model.weights[name].scheme for name in parameter_shapes(config)}
         kernels = replace(
             select(device, "triton"),
             token_step=lambda weights: step.token_step(weights, launches),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
 
-from qwen35cli.checkpoint.names import OPTIONAL, theirs
+from qwen35cli.checkpoint.names import OPTIONAL, parameter_shapes
 from qwen35cli.model import sizes
 from qwen35cli.model.config import Config
 from qwen35cli.model.sizes import KVDtype
@@ -109,7 +109,7 @@ class Model:
 
     def _launched(self, launches: Iterable[StepLaunch]) -> bool:
         """Whether the kernels read the matrices of these, the embedding and all that is small."""
-        shapes = {theirs(name): shape for name, shape in sizes.parameters(self.config).items()}
+        shapes = parameter_shapes(self.config)
         for name, tensor in self.weights.items():
             kind, part = tensor.scheme.kind, class_of(name)
             if part == "small" and kind != "keep":
@@ -137,8 +137,8 @@ class Model:
 
 def planned(name: str, config: Config, plan: Plan) -> Model:
     """The model that quantizing by `plan` makes of a bf16 checkpoint with this config."""
-    shapes = {theirs(name): shape for name, shape in sizes.parameters(config).items()}
-    return Model(name=name, config=config, quant=plan.format, weights=held(shapes, plan))
+    weights = held(parameter_shapes(config), plan)
+    return Model(name=name, config=config, quant=plan.format, weights=weights)
 
 
 def held(shapes: Mapping[str, sizes.Shape], plan: Plan) -> dict[str, Held]:

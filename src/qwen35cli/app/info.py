@@ -9,11 +9,11 @@ from typing import Final
 from qwen35cli.checkpoint import verified
 from qwen35cli.checkpoint.hub import NotInCache, Repo
 from qwen35cli.checkpoint.manifest import Manifest, check_manifest
-from qwen35cli.checkpoint.names import CONFIG, INDEX, theirs
+from qwen35cli.checkpoint.names import CONFIG, INDEX, parameter_shapes
 from qwen35cli.checkpoint.opened import Checkpoint, file_schemes, open_checkpoint
 from qwen35cli.checkpoint.verified import Notes
 from qwen35cli.errors import ModelError
-from qwen35cli.model.sizes import Shape, parameters
+from qwen35cli.model.sizes import Shape
 from qwen35cli.quant.plan import Format, Plan, Scheme, recipe
 
 from .estimate import CLASSES, FORMATS, class_of
@@ -104,7 +104,7 @@ def look(name: str, revision: str | None, places: Places) -> Info:
     if commit is not None and source.folder.parent.name == "snapshots":
         repo = Repo.of(source.name)
         notes = verified.read(repo, commit)
-    shapes = {theirs(name): shape for name, shape in parameters(checkpoint.config).items()}
+    shapes = parameter_shapes(checkpoint.config)
     plans = [recipe(format) for format in FORMATS] if checkpoint.format == "bf16" else []
     return Info(
         source=source,
@@ -135,7 +135,7 @@ def find(name: str, revision: str | None, places: Places) -> Source:
 
 def parts(checkpoint: Checkpoint) -> list[Part]:
     """The tensors by class, in the order of `CLASSES`."""
-    shapes = {theirs(name): shape for name, shape in parameters(checkpoint.config).items()}
+    shapes = parameter_shapes(checkpoint.config)
     plan = recipe(DEFAULT_PLAN) if checkpoint.format == "bf16" else None
     found = []
     for part in CLASSES:

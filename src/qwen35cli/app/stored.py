@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from qwen35cli.checkpoint.names import theirs
+from qwen35cli.checkpoint.names import parameter_shapes
 from qwen35cli.checkpoint.opened import Checkpoint, open_checkpoint
 from qwen35cli.errors import UsageError
-from qwen35cli.model.sizes import itemsize, parameters
+from qwen35cli.model.sizes import itemsize
 from qwen35cli.quant.plan import KEEP, Format, recipe
 
 from .estimate import Held, Model, held
@@ -61,7 +61,7 @@ def of_checkpoint(
 def _quantized(checkpoint: Checkpoint) -> dict[str, Held]:
     """The tensors of the files summed by matrix; nf4 has other tensors in memory than in them."""
     found: dict[str, Held] = {}
-    shapes = _shapes(checkpoint)
+    shapes = parameter_shapes(checkpoint.config)
     for name, stored in checkpoint.tensors.items():
         matrix = name
         for ending in (".weight_packed", ".weight_scale", ".weight_shape"):
@@ -79,8 +79,3 @@ def _quantized(checkpoint: Checkpoint) -> dict[str, Held]:
         before = found[matrix].nbytes if matrix in found else 0
         found[matrix] = Held(scheme, before + stored.nbytes)
     return found
-
-
-def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    """Of every parameter that the config describes, by checkpoint name."""
-    return {theirs(name): shape for name, shape in parameters(checkpoint.config).items()}

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
-from qwen35cli.checkpoint.names import theirs
+from qwen35cli.checkpoint.names import parameter_shapes
 from qwen35cli.errors import DeviceError, Qwen35Error, UsageError
 from qwen35cli.kernels import triton
 from qwen35cli.kernels.tuned import Tuned
-from qwen35cli.model.sizes import parameters
 from qwen35cli.quant.plan import Format
 
 from . import tuned
@@ -140,7 +139,7 @@ def products(model: Model) -> "tuple[Product, ...]":
     """
     from qwen35cli.kernels.triton.trials import Product
 
-    shapes = {theirs(name): shape for name, shape in parameters(model.config).items()}
+    shapes = parameter_shapes(model.config)
     found: dict[str, Product] = {}
     for launch in step_launches(model.config):
         schemes = [model.weights[name].scheme for name in launch.names]

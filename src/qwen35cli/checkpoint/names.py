@@ -2,6 +2,9 @@
 
 import re
 
+from qwen35cli.model.config import Config
+from qwen35cli.model.sizes import Shape, parameters
+
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -38,6 +41,11 @@ def theirs(name: str) -> str:
         if name.startswith(prefix):
             return stored + name.removeprefix(prefix)
     return name
+
+
+def parameter_shapes(config: Config) -> dict[str, Shape]:
+    """Of every parameter that a config describes, by its name in a checkpoint."""
+    return {theirs(name): shape for name, shape in parameters(config).items()}
 
 
 def ours(name: str) -> str:
