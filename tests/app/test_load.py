@@ -89,8 +89,7 @@ def test_there_is_room_for_a_picture_where_one_may_come():
     ],
 )
 def test_a_round_count_a_little_above_the_most_is_the_most(asked, most, expected):
-    text = Config.from_dict(tiny_config(max_position_embeddings=most)).text
-    assert load.rounded_context(asked, text) == expected
+    assert load.rounded_context(asked, most) == expected
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

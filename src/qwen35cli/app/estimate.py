@@ -28,6 +28,7 @@ from .step_launches import (
 MIB, GIB = 2**20, 2**30
 ROUND = 256  # a largest context is a multiple of it
 LEAST_CONTEXT = 1_024  # fewer tokens are of no use
+ROUND_CONTEXT = 1.05  # a count as `1M` that is at most so much above the most means the most
 
 # Bytes of a token's activations on the way through one layer, for each channel of its widest part.
 # From the operation list of the fused kernels in bf16. A CPU computes in float32 and keeps less of
@@ -474,6 +475,11 @@ def size(nbytes: int) -> str:
     if nbytes >= GIB:
         return f"{nbytes / GIB:.2f} GiB"
     return f"{nbytes / MIB:.1f} MiB" if nbytes >= MIB / 10 else f"{nbytes:,} bytes"
+
+
+def rounded_context(asked: int, most: int) -> int:
+    """A context that was written in k or M: the most, where it is a little above that."""
+    return most if most < asked < ROUND_CONTEXT * most else asked
 
 
 def ways_out(estimate: Estimate, usable: int, *, allow: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from qwen35cli.quant.plan import recipe
 
 from .device import free_bytes
 from .estimate import Device, Estimate, Setting, planned
-from .load import LoadOptions, choose_context, rounded_context
+from .load import LoadOptions, choose_context
 from .prefill import CHUNK
 from .stored import default_format
 
@@ -40,9 +40,7 @@ def check_fit(options: LoadOptions, device: torch.device, config: Config) -> Non
         chunk=CHUNK[place],
         triton=(options.kernels or DEFAULTS[device.type]) == "triton",
     )
-    asked = options.ctx
-    if asked is not None and options.ctx_is_round:
-        asked = rounded_context(asked, config.text)
+    asked = options.context(config)
     try:
         choose_context(asked, Estimate(model, setting), free_bytes(device), device.type)
     except DoesNotFitError as error:

@@ -26,7 +26,7 @@ from qwen35cli.images.resize import ImageLimits
 from qwen35cli.kernels import DEFAULTS, Kernels, select
 from qwen35cli.kernels.cpu import guard_mapping
 from qwen35cli.kernels.tuned import Tuned
-from qwen35cli.model.config import Config, TextConfig
+from qwen35cli.model.config import Config
 from qwen35cli.model.draft_head import DraftHead
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.model.sizes import KVDtype
@@ -37,13 +37,12 @@ from qwen35cli.text.tokenizer import Tokenizer
 
 from . import quantize, stored, tuned
 from .device import choose_device, free_bytes
-from .estimate import LEAST_CONTEXT, Device, Estimate, Setting, size, ways_out
+from .estimate import LEAST_CONTEXT, Device, Estimate, Setting, rounded_context, size, ways_out
 from .prefill import CHUNK
 from .source import Source, resolve
 from .stored import default_format
 
 DEFAULT_CONTEXT = 131_072
-ROUND_CONTEXT = 1.05  # a count as `1M` that is at most so much above the most means the most
 KV_DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
 FLAGS = ("--ctx", "--kv-dtype", "--quant", "--mtp")  # of ask and chat, that change what is needed
 MOST_DRAFTS = 4
@@ -73,6 +72,12 @@ class LoadOptions:
     cache: Path | None = None  # where GPU kernels are kept that were compiled and tuned here
     mtp: Drafting = "off"
     pictures: bool = True  # whether any may come: without, the vision tower stays in its file
+
+    def context(self, config: Config) -> int | None:
+        """The context that is asked for of a model."""
+        if self.ctx is None or not self.ctx_is_round:
+            return self.ctx
+        return rounded_context(self.ctx, config.text.max_context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,12 +133,10 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     source = choose_weights(source, options, make or refuse)
     checkpoint = open_checkpoint(source.folder)
     mtp = choose_drafting(options.mtp, checkpoint, kernels)
-    asked = options.ctx
-    if asked is not None and options.ctx_is_round:
-        asked = rounded_context(asked, checkpoint.config.text)
     limits = image_limits(checkpoint.config, source.folder, options.image_max_tokens)
     estimate = needs(source.name, checkpoint, options, mtp, device, kernels, limits)
     free = free_bytes(device)
+    asked = options.context(checkpoint.config)
     ctx = choose_context(asked, estimate, free, device.type)
     return Opened(
         source=source,
@@ -349,13 +352,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 # -- how much it may hold --------------------------------------------------------------------------
-
-
-def rounded_context(asked: int, text: TextConfig) -> int:
-    """A context that was written in k or M: the model's most, where it is a little above that."""
-    return (
-        text.max_context if text.max_context < asked < ROUND_CONTEXT * text.max_context else asked
-    )
 
 
 def choose_context(asked: int | None, estimate: Estimate, free: int, device: str) -> int:

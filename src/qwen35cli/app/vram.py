@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 DISPLAY_BYTES = round(1.1 * GIB)  # a desktop's share: Windows keeps 1.13 of 7.96 GiB
 COMPARED = (8_192, 32_768, 131_072, 262_144)
 LONGEST = 1_010_000  # tokens, with YaRN
-ROUND_CONTEXT = 1.05  # a count as `1M` that is at most so much above the most means the most
 DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 
 Verdict = Literal["fits", "tight", "no"]
@@ -163,11 +162,6 @@ def answer(options: VramOptions) -> list[Answer]:
             )
         )
     return found
-
-
-def longest(ctx: int) -> int:
-    """A context written in k or M: the most that YaRN reaches, where it is a little above that."""
-    return LONGEST if LONGEST < ctx < ROUND_CONTEXT * LONGEST else ctx
 
 
 def how_it_fits(estimate: Estimate, usable: int) -> Verdict:

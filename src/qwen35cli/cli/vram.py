@@ -91,21 +91,24 @@ def options(model: str, flags: VramFlags) -> "VramOptions":
     Raises:
         UsageError: more than can be meant.
     """
-    from qwen35cli.app.vram import VramOptions, longest
+    from qwen35cli.app.estimate import rounded_context
+    from qwen35cli.app.vram import LONGEST, VramOptions
 
     contexts = [count for counts in flags.ctx or () for count in counts]
     for name, count in (*(("--ctx", ctx) for ctx in contexts), ("--chunk", flags.chunk or 0)):
         if count > MOST:
             raise UsageError(f"{name} {count:,} is more than {MOST:,} tokens", f"{name} 262144")
-    group = flags.group
     return VramOptions(
         model=model,
         revision=flags.revision,
         ctx=tuple(
-            dict.fromkeys(longest(ctx) if isinstance(ctx, RoundCount) else ctx for ctx in contexts)
+            dict.fromkeys(
+                rounded_context(ctx, LONGEST) if isinstance(ctx, RoundCount) else ctx
+                for ctx in contexts
+            )
         ),
         quant=flags.quant,
-        group=group,
+        group=flags.group,
         kv_dtype=flags.kv_dtype,
         pictures=tuple(picture for pictures in flags.images or () for picture in pictures),
         image_max_tokens=flags.image_max_tokens or None,
