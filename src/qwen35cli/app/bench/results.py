@@ -3,13 +3,13 @@
 import platform
 import statistics
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Literal
 
 import torch
 
 from qwen35cli.app.doctor.machine import cpu_name
 from qwen35cli.app.doctor.nvidia import driver
+from qwen35cli.app.doctor.versions import version
 from qwen35cli.app.load import Opened
 
 Phase = Literal["prefill", "decode"]
@@ -98,15 +98,8 @@ def here(opened: Opened) -> Here:
         driver=driver() if cuda else None,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
-        triton=_version("triton"),
+        triton=version("triton"),
         cuda=torch.version.cuda,
         kernels=opened.kernels.description,
         system=f"{platform.system()} {platform.machine()}",
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
