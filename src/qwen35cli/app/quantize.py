@@ -50,7 +50,7 @@ from qwen35cli.quant import codec
 from qwen35cli.quant.plan import DEFAULT_GROUP, Plan, Scheme, assign, describe, recipe
 
 from .plan_file import read_plan
-from .quantized_folder import FOLDER, is_alive, lock_file, partial_of, partials, writer
+from .quantized_folder import FOLDER, busy, is_alive, lock_file, partial_of, partials
 from .source import Source, expanded, resolve
 
 SHARD_BYTES = 4 * 10**9
@@ -83,9 +83,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Another process holds the lock; `pid` where it is known."""
+    """Another program, `who`, is at it."""
 
-    pid: int | None
+    who: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,13 +336,10 @@ def _acquire(lock: FileLock, target: Path, *, wait: bool) -> Generator[Waiting, 
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            pid = writer(target)
+            other = busy(target, "wait for it, or choose another -o")
             if not wait:
-                who = "another qwen35" + (f" (pid {pid})" if pid else "")
-                raise Qwen35Error(
-                    f"{who} is quantizing to {target}", "wait for it, or choose another -o"
-                ) from None
-            yield Waiting(pid)
+                raise other from None
+            yield Waiting(other.message)
             waited = True
             time.sleep(POLL)
         else:

@@ -67,11 +67,11 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def busy(target: Path) -> Qwen35Error:
+def busy(target: Path, hint: str) -> Qwen35Error:
     """The refusal to touch what another process writes."""
     pid = writer(target)
     who = "another qwen35" + (f" (pid {pid})" if pid else "")
-    return Qwen35Error(f"{who} is quantizing to {target}", "wait for it")
+    return Qwen35Error(f"{who} is quantizing to {target}", hint)
 
 
 def remove(target: Path) -> None:
@@ -114,7 +114,7 @@ def _alone(target: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise busy(target) from None
+            raise busy(target, "wait for it") from None
         try:
             yield
         finally:

@@ -67,8 +67,7 @@ def _run(
         with closing(quantize.run(job, wait=wait, force=force)) as events:
             for event in events:
                 if isinstance(event, quantize.Waiting):
-                    who = "another qwen35" + (f" (pid {event.pid})" if event.pid else "")
-                    line = f"{who} is quantizing to {job.target}; waiting for it"
+                    line = f"{event.who}; waiting for it"
                     terminal.status(line)
                     if not waited and not terminal.err_is_terminal:
                         terminal.say(line)
