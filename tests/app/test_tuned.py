@@ -45,7 +45,7 @@ def test_the_shipped_file_is_one_of_them():
         ("[]", "holds a JSON list"),
         ('{"model_type": "qwen3_5"}', "'model_type' is no architecture such as sm_90"),
         ('{"sm_90": [4, 1, 1, 1, 0]}', "sm_90 holds no object"),
-        (" " * (2**20 + 1), "more than 1,048,576 bytes"),
+        (" " * (2**20 + 1), "it has more than 1 MiB"),
         *(
             (json.dumps({"sm_90": {name: value}}), reason)
             for name, value, reason in (
@@ -120,5 +120,5 @@ def test_only_the_kernels_that_are_launched_so_read_it(tmp_path):
 
 def test_no_path_of_ours_is_meant(tmp_path):
     (tmp_path / "launches.json").mkdir()
-    with pytest.raises(Qwen35Error, match="Is a directory"):
+    with pytest.raises(Qwen35Error, match="it is not a regular file"):
         tuned.read(Path(tmp_path))

@@ -161,7 +161,7 @@ def _states(folder: Path, sessions: Sequence[Entry]) -> list[Item]:
                 raise ValueError(f"{raw.size:,} bytes, its header describes {raw.described:,}")
             format, tokens = str(raw.metadata["quant"]), int(raw.entries["tokens"]["shape"][0])
         except (ModelError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            fault = error.message if isinstance(error, ModelError) else str(error)
+            fault = str(error)
         label = labels.get(name)
         items.append(
             Item(
@@ -199,7 +199,7 @@ def _compiled(folder: Path) -> list[Item]:
         try:
             parse_object(content(path, tuned.MAX_BYTES), path.name)
         except (ModelError, OSError, ValueError) as error:
-            fault = error.message if isinstance(error, ModelError) else reason(error)
+            fault = reason(error)
         items.append(
             Item(
                 kind="launches",

@@ -10,9 +10,9 @@ from qwen35cli.checkpoint.whole_file import whole_file
 from qwen35cli.errors import Qwen35Error
 
 
-def reason(error: OSError | ValueError) -> str:
+def reason(error: Exception) -> str:
     """What was wrong, without the path."""
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return getattr(error, "strerror", None) or str(error)
 
 
 def content(path: Path, most_bytes: int) -> bytes:

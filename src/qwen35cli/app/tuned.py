@@ -9,6 +9,8 @@ from qwen35cli.checkpoint.strict_json import parse_object
 from qwen35cli.checkpoint.whole_file import whole_file
 from qwen35cli.errors import ModelError, Qwen35Error
 
+from .private_files import content, disk_errors, reason
+
 if TYPE_CHECKING:
     from qwen35cli.kernels.tuned import Tuned
 
@@ -27,15 +29,10 @@ def read(folder: Path | None) -> "Tuned":
     from qwen35cli.kernels.tuned import checked  # late: it imports torch
 
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        return checked(parse_object(text, "it"))
+        return checked(parse_object(content(path, MAX_BYTES), "it"))
     except (OSError, ValueError, ModelError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
         raise Qwen35Error(
-            f"{path} holds no launches of GPU kernels that can be used: {reason}",
+            f"{path} holds no launches of GPU kernels that can be used: {reason(error)}",
             "qwen35 tune measures them anew; without the file those shipped run",
         ) from None
 
@@ -49,12 +46,10 @@ def write(folder: Path, arch: str, launches: Mapping[str, list[int]], before: "T
     path = folder / NAME
     table = {name: dict(known) for name, known in before.items()}
     table[arch] = table.get(arch, {}) | dict(launches)
-    try:
+    with disk_errors("write", path):
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             file.write(_text(table).encode())
-    except OSError as error:
-        raise Qwen35Error(f"could not write {path}: {error.strerror}") from None
     return path
 
 
