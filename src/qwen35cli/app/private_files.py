@@ -37,6 +37,13 @@ def write_private(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def regular_files(folder: Path) -> list[Path]:
     """The regular files in a folder, which may be absent."""
     try:

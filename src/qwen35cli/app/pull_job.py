@@ -11,6 +11,7 @@ from qwen35cli.checkpoint.verified import Notes
 from qwen35cli.errors import DoesNotFitError
 from qwen35cli.quant.plan import Format
 
+from .private_files import existing
 from .units import size
 
 SPARE = 0.1  # of what is written
@@ -117,7 +118,7 @@ class Job:
             wanted[self.store] = (self.quantized_bytes, f"about, as {self.quant}")
         by_disk: dict[int, list[tuple[Path, int, str]]] = {}
         for path, (nbytes, what) in wanted.items():
-            place = _existing(path)
+            place = existing(path)
             by_disk.setdefault(place.stat().st_dev, []).append((place, nbytes, what))
         return [
             Room(
@@ -157,10 +158,3 @@ def kept(notes: Notes, old: Notes) -> Notes:
 
     files = {name: known_of(known.file) for name, known in notes.files.items()}
     return Notes(notes.is_listing, files)
-
-
-def _existing(path: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    while not path.exists():
-        path = path.parent
-    return path

@@ -50,6 +50,7 @@ from qwen35cli.quant import codec
 from qwen35cli.quant.plan import DEFAULT_GROUP, Plan, Scheme, assign, describe, recipe
 
 from .plan_file import read_plan
+from .private_files import existing
 from .quantized_folder import FOLDER, busy, is_alive, lock_file, partial_of, partials
 from .source import Source, expanded, resolve
 
@@ -148,10 +149,7 @@ class Job:
 
     def free_bytes(self) -> int:
         """What the disk of the target has room for."""
-        place = self.target
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free
+        return shutil.disk_usage(existing(self.target)).free
 
     def check_room(self) -> None:
         """Refuse before the work what would break off within it.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qwen35cli.app.estimate import size
+from qwen35cli.app.private_files import existing
 
 from .patience import within
 from .report import Finding, Places, Section
@@ -124,10 +125,7 @@ def folder(path: Path) -> Folder | None:
 
 
 def _folder(path: Path) -> Folder:
-    place = path
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    problem = None
+    place, problem = existing(path), None
     if path.exists() and not path.is_dir():
         problem = "is no folder"
     elif path.exists() and not os.access(path, os.R_OK | os.X_OK):
