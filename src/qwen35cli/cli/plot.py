@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter
 from qwen35cli.app import gpus
 from qwen35cli.app.estimate import GIB
 from qwen35cli.app.vram import Answer, Row, compare
+from qwen35cli.checkpoint.whole_file import whole_file
 from qwen35cli.errors import UsageError
 
 FORMATS = (".png", ".svg")
@@ -32,15 +33,11 @@ def draw(answers: Sequence[Answer], path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path} is neither .png nor .svg", "--plot memory.png")
     figure = chart(answers)
-    place = Path(os.path.realpath(path))
-    partial = place.with_name(f".qwen35-{os.getpid()}")
     try:
-        figure.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
-        partial.replace(place)
+        with whole_file(Path(os.path.realpath(path))) as file:
+            figure.savefig(file, format=path.suffix[1:].lower(), dpi=150)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", "--plot memory.png") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def chart(answers: Sequence[Answer]) -> Figure:

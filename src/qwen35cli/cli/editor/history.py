@@ -1,13 +1,14 @@
 """The messages of earlier runs, in a file that several programs may write at once."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock
 from prompt_toolkit.history import History
+
+from qwen35cli.app.private_files import reason, write_private
 
 CAP_BYTES = 2 * 2**20
 KEPT_BYTES = CAP_BYTES // 2  # what a file that grew past its cap is cut down to
@@ -57,8 +58,7 @@ class Messages(History):
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        reason = getattr(error, "strerror", None) or str(error)
-        self.problem = f"messages are not kept for later runs: {self._path}: {reason}"
+        self.problem = f"messages are not kept for later runs: {self._path}: {reason(error)}"
         self._path = None
 
 
@@ -103,7 +103,7 @@ def _append(path: Path, entry: str) -> None:
             file.write(data)
             grown = file.tell() > CAP_BYTES
         if grown:
-            _replace(path, _newest(path.read_bytes(), KEPT_BYTES))
+            write_private(path, _newest(path.read_bytes(), KEPT_BYTES))
 
 
 def _newest(data: bytes, size: int) -> bytes:
@@ -112,16 +112,3 @@ def _newest(data: bytes, size: int) -> bytes:
         return data
     start = data.find(_HEAD, len(data) - size)
     return data[start if start >= 0 else max(0, data.rfind(_HEAD)) :]
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
