@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from qwen35cli.app.json_text import json_text
 from qwen35cli.app.transcript import (
     Session,
     StoredPicture,
@@ -15,7 +16,6 @@ from qwen35cli.app.transcript import (
     checked_name,
     export,
     from_json,
-    json_text,
     spoken,
 )
 from qwen35cli.errors import UsageError

@@ -22,6 +22,7 @@ from qwen35cli.checkpoint.strict_json import parse_object
 from qwen35cli.checkpoint.whole_file import sync_folder
 from qwen35cli.errors import ModelError, Qwen35Error, UsageError
 
+from .json_text import json_text
 from .locks import naming_lock, session_lock
 from .private_files import content, disk_errors, reason, regular_files, write_private
 from .states_folder import over
@@ -33,7 +34,6 @@ from .transcript import (
     as_json,
     checked_name,
     from_json,
-    json_text,
 )
 
 if TYPE_CHECKING:

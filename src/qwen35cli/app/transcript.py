@@ -1,6 +1,5 @@
 """A conversation as it is kept: its turns, its name, and the forms it is written and read in."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,8 @@ from typing import Any, Literal
 
 from qwen35cli.errors import UsageError
 
+from .json_text import json_text
+
 VERSION = 1
 LAST = "last"  # what the session that was used last is called
 ID = re.compile(r"\d{8}-\d{4}-[0-9a-f]{4}")
@@ -18,8 +19,6 @@ NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_TITLE = 80  # characters
 YEARS = range(1970, 9999)
-# Exact in JSON, but not safe to show, or not to be encoded: written as \uXXXX.
-ESCAPED = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +139,6 @@ def as_json(session: Session) -> dict[str, Any]:
         "system": session.system,
         "turns": turns,
     }
-
-
-def json_text(value: object, indent: int | None = None) -> str:
-    """JSON that any file and any terminal takes, whatever the texts in it hold."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
-    return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 STRING, MAYBE, WHOLE = (str,), (str, NoneType), (int,)

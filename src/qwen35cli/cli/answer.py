@@ -1,13 +1,12 @@
 """How an answer is shown while it is made: as text, as one JSON object, or as JSON lines."""
 
-import json
-import re
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qwen35cli.app.conversation import Conversation
+from qwen35cli.app.json_text import json_text
 from qwen35cli.app.load import Loaded
 from qwen35cli.app.turn import Result, Thought
 from qwen35cli.engine.runner import Prefill
@@ -23,9 +22,6 @@ from .thinking import Counted, Streamed, Thinking
 
 if TYPE_CHECKING:
     from .markdown import Markdown
-
-# What JSON lets through but a terminal should not see.
-UNSAFE = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class View(Protocol):
@@ -190,13 +186,7 @@ class JsonView:
             self._write({"type": "error", "message": message, "hint": hint})
 
     def _write(self, value: dict[str, Any]) -> None:
-        self._sink.write(json_line(value))
-
-
-def json_line(value: dict[str, Any]) -> str:
-    """`value` as one line of JSON that is safe on a terminal."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"
+        self._sink.write(json_text(value) + "\n")
 
 
 def reading(event: Prefill, seconds: float) -> str:

@@ -87,6 +87,8 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
     schema = structured.read_schema(output.schema)
     tools = structured.read_tools(output.tools)
     begin_reading(flags.model)
+    from qwen35cli.app.json_text import json_text
+
     from . import answer, report, start  # late: they import torch
     from .adjust import Adjustable
 
@@ -107,7 +109,7 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
         if flags.input.dry_run:
             plan = report.dry_run(conversation, question, wanted, found)
             if output.json or output.stream_json:
-                sink.write(answer.json_line(plan))
+                sink.write(json_text(plan) + "\n")
             else:
                 report.show_dry_run(plan, sink, terminal)
             return

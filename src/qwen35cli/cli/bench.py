@@ -1,6 +1,5 @@
 """`qwen35 bench`: how fast a model runs here, in a table."""
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -133,8 +132,7 @@ def bench(
     terminal.detail(f"loaded in {measured.loaded.load_s:.1f} s")
     whole = _measured(measured, terminal)
     if flags.json:
-        found = as_json(measured, interrupted=not whole)
-        terminal.stdout().write(json.dumps(found, ensure_ascii=False) + "\n")
+        terminal.write_json(as_json(measured, interrupted=not whole))
     elif measured.prefilled or measured.decoded:
         _show(measured, terminal)
     if not whole:

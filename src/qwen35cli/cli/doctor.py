@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -124,7 +123,7 @@ def doctor(context: typer.Context, *, flags: DoctorFlags, screen: ScreenFlags) -
         raise InterruptedByUser("interrupted") from None
     terminal.clear_status()
     if flags.json:
-        terminal.stdout().write(json.dumps(as_json(report), ensure_ascii=False) + "\n")
+        terminal.write_json(as_json(report))
     else:
         terminal.stdout().write(text(report))
     if report.problems:

@@ -47,9 +47,7 @@ def info(
 
     found = use_case.look(model, revision, places())
     if flags.json:
-        from qwen35cli.app.transcript import json_text
-
-        terminal.stdout().write(json_text(as_json(found)) + "\n")
+        terminal.write_json(as_json(found))
         return
     out = terminal.stdout()
     out.write(text([*origin(found), *config(found)]) + "\n")

@@ -38,9 +38,7 @@ def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None
 
     found = use_case.look(places())
     if flags.json:
-        from qwen35cli.app.transcript import json_text
-
-        terminal.stdout().write(json_text(as_json(found)) + "\n")
+        terminal.write_json(as_json(found))
     elif found.items:
         terminal.show(table(found.items, terminal.columns))
         terminal.stdout().write("\n")

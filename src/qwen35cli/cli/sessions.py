@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -127,7 +127,7 @@ def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None
     terminal = _terminal(context, screen)
     entries = _store().listing()
     if flags.json:
-        _json(listing_json(entries), terminal)
+        terminal.write_json(listing_json(entries))
     elif entries:
         terminal.show(table(entries, terminal.columns, _now()))
     else:
@@ -154,7 +154,7 @@ def show(context: typer.Context, name: Name, *, flags: ListFlags, screen: Screen
     terminal = _terminal(context, screen)
     session = _store().read(name)
     if flags.json:
-        _json(as_json(session), terminal)
+        terminal.write_json(as_json(session))
     else:
         terminal.stdout().write(sanitize(transcript(session, _now())))
 
@@ -313,12 +313,6 @@ def _states() -> "list[SavedState]":
     from qwen35cli.app.states_folder import saved_states  # late: not for --help
 
     return saved_states(settings.cache_folder() / "states")
-
-
-def _json(value: dict[str, Any], terminal: Terminal) -> None:
-    from qwen35cli.app.transcript import json_text
-
-    terminal.stdout().write(json_text(value) + "\n")
 
 
 def _now() -> datetime:

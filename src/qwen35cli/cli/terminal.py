@@ -125,6 +125,12 @@ class Terminal:
         color = self.out_color and self.out_is_terminal
         self.stdout().write(self._drawn(table, self.columns or WIDE, color=color))
 
+    def write_json(self, value: object) -> None:
+        """Write an object to stdout, as one line of JSON."""
+        from qwen35cli.app.json_text import json_text  # late: not for --help
+
+        self.stdout().write(json_text(value) + "\n")
+
     def tell(self, table: "RenderableType") -> None:
         """Write a table that was asked for to stderr."""
         self.clear_status()

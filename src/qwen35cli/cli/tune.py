@@ -1,6 +1,5 @@
 """`qwen35 tune`: the fastest launches of the GPU kernels on this card, measured and kept."""
 
-import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +54,7 @@ def tune(
     terminal.say(f"tuning {len(job.products)} launches on {job.gpu}, minutes, once")
     choices = _measured(job, terminal)
     if flags.json:
-        terminal.stdout().write(json.dumps(as_json(job, choices), ensure_ascii=False) + "\n")
+        terminal.write_json(as_json(job, choices))
     else:
         _show(choices, terminal)
     terminal.say(f"kept in {job.path}: ask and chat use it from now on")

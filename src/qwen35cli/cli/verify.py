@@ -1,6 +1,5 @@
 """`qwen35 verify`: every byte of a model read again and compared with what was published."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ def verify(
         if not flags.json:
             terminal.stdout().write(line(finding) + "\n")
     if flags.json:
-        terminal.stdout().write(json.dumps(as_json(model, findings), ensure_ascii=False) + "\n")
+        terminal.write_json(as_json(model, findings))
     refuse_wrong(findings)
     total = size(sum(finding.size for finding in findings))
     terminal.say(f"{len(findings)} files, {total}: every hash is right")

@@ -1,6 +1,5 @@
 """`qwen35 vram`: what a model needs in memory, where it fits, how far its context can go."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +76,7 @@ def vram(
                 value["compare"] = compare_json(answers, rows)
             if measured is not None:
                 value["measured"] = measured
-            terminal.stdout().write(json.dumps(value, ensure_ascii=False) + "\n")
+            terminal.write_json(value)
     elif measured is None:
         from . import tables  # late: Rich
 

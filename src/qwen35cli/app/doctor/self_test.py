@@ -6,6 +6,7 @@ not suit the machine. What a backend inherits from the reference is not tested.
 
 import time
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Final
 
 import torch
@@ -70,7 +71,7 @@ def test(op: str, kernels: Kernels, device: torch.device) -> Tested:
     if error <= most:  # never true of NaN
         return Tested(op, passed=True, ms=ms, error=error)
     what = "it computes NaN" if error != error else f"{error:.2g} from its twin, at most {most:g}"
-    return Tested(op, passed=False, ms=ms, error=None if error != error else error, message=what)
+    return Tested(op, passed=False, ms=ms, error=error if isfinite(error) else None, message=what)
 
 
 def tolerance(op: str, backend: Backend, device: torch.device) -> float:
