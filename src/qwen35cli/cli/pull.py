@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from qwen35cli.text.sanitize import sanitize
-
 from . import fetching, settings
 from .flags import Group, flag, grouped, switch
 from .options import DEFAULT_MODEL, Offline, ScreenFlags, model_argument
@@ -103,7 +101,7 @@ def pull(
     folder = source.folder
     if flags.quant not in (None, "bf16") and not flags.dry_run:
         folder = _quantized(source.name, source.revision, flags.quant, terminal)
-    terminal.stdout().write(_shown(folder, terminal) + "\n")
+    terminal.write_path(folder)
 
 
 def _table(job: "Job", terminal: Terminal) -> None:
@@ -139,8 +137,3 @@ def _quantized(name: str, revision: str | None, format: Any, terminal: Terminal)
     job = quantize.prepare(options)
     making.once(job, terminal)
     return job.target
-
-
-def _shown(path: Path, terminal: Terminal) -> str:
-    """The exact path for a program, a harmless one for a screen."""
-    return sanitize(str(path)) if terminal.out_is_terminal else str(path)

@@ -1,11 +1,8 @@
 """`qwen35 quantize`: smaller weights, made once for later runs."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-
-from qwen35cli.text.sanitize import sanitize
 
 from . import settings
 from .flags import grouped
@@ -68,7 +65,7 @@ def quantize(
             job.check_room()
         return
     making.carry_out(job, terminal, force=flags.force)
-    terminal.stdout().write(_shown(job.target, terminal) + "\n")
+    terminal.write_path(job.target)
 
 
 def plan_rows(job: "Job") -> list[str]:
@@ -103,8 +100,3 @@ def size_rows(job: "Job") -> list[str]:
     ]
     table = [f"{label:<16}{one:>10}{other:>10}" for label, one, other in rows]
     return [*table, f"{'free on the disk':<16}{size(job.free_bytes()):>10}"]
-
-
-def _shown(path: Path, terminal: Terminal) -> str:
-    """The exact path for a program, a harmless one for a screen."""
-    return sanitize(str(path)) if terminal.out_is_terminal else str(path)

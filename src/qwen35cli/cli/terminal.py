@@ -131,6 +131,10 @@ class Terminal:
 
         self.stdout().write(json_text(value) + "\n")
 
+    def write_path(self, path: Path) -> None:
+        """Write a path to stdout: exact for a program, harmless on a screen."""
+        self.stdout().write((sanitize(str(path)) if self.out_is_terminal else str(path)) + "\n")
+
     def tell(self, table: "RenderableType") -> None:
         """Write a table that was asked for to stderr."""
         self.clear_status()
