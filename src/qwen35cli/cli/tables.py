@@ -12,6 +12,7 @@ from qwen35cli.app.estimate import GIB, MIB, Estimate, size
 from qwen35cli.app.vram import Answer, Fit, compare, explain, how_it_fits, tokens_per_s
 from qwen35cli.text.sanitize import sanitize
 
+from .columns import GAP
 from .options import VramFlags
 from .terminal import WIDE, Terminal
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from qwen35cli.app.measure import Measured
 
 CHART_WIDTH = 72  # columns of a terminal from which there are ranges and a chart
-GAP = 2  # columns between two of a table's
 COLORS = {"fits": "green", "tight": "yellow", "no": "red"}
-MARKS = {"fits": "fits", "tight": "tight", "no": "no"}
 SIGNS = {"fits": "✓", "tight": "~", "no": "✗"}
 
 
@@ -152,7 +151,7 @@ def cards(answer: Answer, columns: int | None = None) -> list[Table]:
         [_Column("GPU, memory in GiB", [fit.gpu.name for fit in fits])],
         [
             _Column("usable", [f"{fit.gpu.usable / GIB:.2f}" for fit in fits]),
-            _Column("", [Text(MARKS[fit.verdict], style=COLORS[fit.verdict]) for fit in fits]),
+            _Column("", [Text(fit.verdict, style=COLORS[fit.verdict]) for fit in fits]),
             _Column("headroom", [f"{fit.headroom / GIB:+.2f}" for fit in fits]),
             *(
                 _Column(
