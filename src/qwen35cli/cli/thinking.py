@@ -1,7 +1,7 @@
 """Ways of showing the thinking: all of it, its last lines until it is over, or how long it is."""
 
 import shutil
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from qwen35cli.app.turn import Thought
 
@@ -12,37 +12,33 @@ LINES = 6  # of the thinking that are seen at a time, on a terminal that has as 
 TAIL = 4_000  # characters that are looked at for them, and half as many at least
 
 
-class Thinking(Protocol):
-    """Shows one answer's thinking."""
+class Thinking(ABC):
+    """Shows one answer's thinking; `budget`: tokens that it may take, None for no limit."""
 
+    def __init__(self, terminal: Terminal, budget: int | None = None) -> None:
+        self._terminal = terminal
+        self._budget = budget
+
+    @abstractmethod
     def piece(self, text: str) -> None:
         """A token, with the sanitised text that it completed."""
 
     def closed(self, thought: Thought) -> None:
         """It is over."""
+        self._terminal.note(spoken(thought, self._budget))
 
 
-class Streamed:
-    """All of it, left on the screen; `budget`: tokens that it may take, None for no limit."""
-
-    def __init__(self, terminal: Terminal, budget: int | None = None) -> None:
-        self._terminal = terminal
-        self._budget = budget
+class Streamed(Thinking):
+    """All of it, left on the screen."""
 
     def piece(self, text: str) -> None:
         self._terminal.thinking(text)
 
-    def closed(self, thought: Thought) -> None:
-        self._terminal.note(spoken(thought, self._budget))
 
-
-class Counted:
+class Counted(Thinking):
     """Only how much there is, in a passing line; what ended it, where that was not the model."""
 
-    def __init__(self, terminal: Terminal, budget: int | None = None) -> None:
-        self._terminal = terminal
-        self._budget = budget
-        self._tokens = 0
+    _tokens = 0
 
     def piece(self, text: str) -> None:
         self._tokens += 1
@@ -50,16 +46,13 @@ class Counted:
 
     def closed(self, thought: Thought) -> None:
         if thought.closed_by != "model":
-            self._terminal.note(spoken(thought, self._budget))
+            super().closed(thought)
 
 
-class Window:
+class Window(Thinking):
     """Its last lines, which make room for one when it is over."""
 
-    def __init__(self, terminal: Terminal, budget: int | None = None) -> None:
-        self._terminal = terminal
-        self._budget = budget
-        self._tail = ""
+    _tail = ""
 
     def piece(self, text: str) -> None:
         if not text:
@@ -73,9 +66,6 @@ class Window:
             lines.pop()
         most = max(1, min(LINES, shutil.get_terminal_size().lines))  # none scrolls away
         self._terminal.passing(lines[-most:] or [""])
-
-    def closed(self, thought: Thought) -> None:
-        self._terminal.note(spoken(thought, self._budget))
 
 
 def spoken(thought: Thought, budget: int | None = None) -> str:
