@@ -13,7 +13,7 @@ from .complete import begun
 from .flags import grouped
 from .ls import places
 from .options import ScreenFlags
-from .removing import RemoveFlags, agreed
+from .removing import RemoveFlags, remove
 from .terminal import Terminal
 from .words import in_line, size
 
@@ -84,20 +84,9 @@ def rm(
         terminal.say("there is no saved state: nothing to remove")
         return
     lines = [line(item) for item in removal.items]
-    freed = size(removal.freed)
-    out = terminal.stdout()
-    if flags.dry_run:
-        out.write("".join(f"{each}\n" for each in lines))
-        terminal.say(f"{freed} would be freed; nothing was removed")
+    going = (line(item) for item in use_case.remove(found, removal))
+    if remove(lines, size(removal.freed), going, flags, terminal):
         tell_unused(removal, terminal)
-        return
-    if not flags.yes and not agreed(lines, freed, terminal):
-        terminal.say("nothing was removed")
-        return
-    for item in use_case.remove(found, removal):
-        out.write(f"{line(item)}\n")
-    terminal.say(f"{freed} freed")
-    tell_unused(removal, terminal)
 
 
 def tell_unused(removal: "Removal", terminal: Terminal) -> None:

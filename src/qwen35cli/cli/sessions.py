@@ -1,7 +1,7 @@
 """`qwen35 sessions`: the conversations on disk, listed, shown, written out and removed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from .manual import Command
 from .manual import Group as CommandGroup
 from .manual import show as show_help
 from .options import ScreenFlags
-from .removing import RemoveFlags, agreed
+from .removing import RemoveFlags, remove
 from .session_forms import line, listing_json, table, total, transcript
 from .terminal import Terminal
 from .words import in_line
@@ -275,23 +275,17 @@ def _remove(
     from qwen35cli.app.estimate import size
     from qwen35cli.app.states_folder import SavedState, remove_state
 
-    lines = [line(each) for each in going]
-    freed = size(total(going))
-    out = terminal.stdout()
-    if flags.dry_run:
-        out.write(sanitize("".join(f"{each}\n" for each in lines)))
-        terminal.say(f"{freed} would be freed; nothing was removed")
-        return
-    if not flags.yes and not agreed(lines, freed, terminal):
-        terminal.say("nothing was removed")
-        return
-    for each, text in zip(going, lines, strict=True):
-        if isinstance(each, SavedState):
-            remove_state(each)
-        else:
-            store.remove(each.id)
-        out.write(sanitize(text) + "\n")
-    terminal.say(f"{freed} freed")
+    lines = [sanitize(line(each)) for each in going]
+
+    def gone() -> Iterator[str]:
+        for each, text in zip(going, lines, strict=True):
+            if isinstance(each, SavedState):
+                remove_state(each)
+            else:
+                store.remove(each.id)
+            yield text
+
+    remove(lines, size(total(going)), gone(), flags, terminal)
 
 
 # -- small -----------------------------------------------------------------------------------------
