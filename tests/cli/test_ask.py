@@ -170,7 +170,7 @@ def test_pictures_are_told_with_their_cost(call, tmp_path):
     code, out, err = call("ask", "what?", "-i", str(path), "-i", "-", stdin=png())
     assert (code, out) == (0, b"Hello.\n")
     assert err == (
-        f"image 1: {path} 40×40 → 32×32 · 1 tokens\nimage 2: stdin 40×40 → 32×32 · 1 tokens\n"
+        f"image 1: {path} 40×40 → 32×32 · 1 token\nimage 2: stdin 40×40 → 32×32 · 1 token\n"
     )
     pad = "<|vision_start|><|image_pad|><|vision_end|>"
     assert f"user\n{pad}{pad}what?<|im_end|>" in call.prompt()
@@ -407,7 +407,7 @@ def test_a_limit_behind_the_last_of_the_json_does_no_harm(call):
     assert (code, json.loads(out)["data"], err) == (0, 5, "")
     code, out, err = call(*given, '{"type": "integer"}', turns=[["5"]])
     assert (code, json.loads(out)["data"]) == (7, None)
-    assert err.startswith("error: the answer stopped at 1 tokens inside the JSON")
+    assert err.startswith("error: the answer stopped at 1 token inside the JSON")
 
 
 def test_a_full_context_is_named(call):

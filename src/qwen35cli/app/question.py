@@ -15,6 +15,7 @@ from qwen35cli.text.template import ImagePart, Message, Text
 
 from .load import Opened
 from .paths import local_path
+from .units import counted
 
 MAX_TEXT_BYTES = 64 * 2**20
 # The formats that are read, by first bytes that no text has.
@@ -43,7 +44,8 @@ class Picture:
         (width, height), (w, h) = self.original_size, self.patches.size
         resized = f" → {w}×{h}" if (w, h) != (width, height) else ""
         note = f" ({self.note})" if self.note else ""
-        return f"{self.name} {width}×{height}{resized} · {self.patches.tokens:,} tokens{note}"
+        tokens = counted(self.patches.tokens, "token")
+        return f"{self.name} {width}×{height}{resized} · {tokens}{note}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,9 @@
-"""Bytes of files and downloads, as people read them. Memory is told by `estimate.size`."""
+"""Counts, and bytes of files and downloads, as people read them. Memory: `estimate.size`."""
+
+
+def counted(count: int, what: str) -> str:
+    """So many of something, which has an `s` where they are not one."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def size(count: int) -> str:

@@ -11,7 +11,7 @@ from .ls import places
 from .options import DEFAULT_MODEL, Model, Revision, ScreenFlags
 from .sessions import ListFlags
 from .terminal import Terminal
-from .words import home, in_line, size
+from .words import counted, home, in_line, size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,7 +72,7 @@ def origin(found: "Info") -> list[tuple[str, str]]:
         (
             "weights",
             f"{many(found.weights)}, {checkpoint.format}, "
-            f"{size(checkpoint.nbytes)} in {shards} file{'' if shards == 1 else 's'}",
+            f"{size(checkpoint.nbytes)} in {counted(shards, 'file')}",
         ),
         ("verified", verified(found)),
     ]

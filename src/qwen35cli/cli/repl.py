@@ -24,6 +24,7 @@ from .options import Flags
 from .terminal import Terminal
 from .thinking import Counted, Streamed, Thinking, Window
 from .thumbnail import protocol, thumbnail
+from .words import counted
 
 NEARLY_FULL = 0.8
 SOON = 0.3  # seconds of waiting that pass without a word
@@ -309,8 +310,7 @@ class Repl:
         tokens = keeper.restore(self.loaded)
         self.terminal.clear_status()
         assert keeper.session is not None
-        count = len(conversation.turns)
-        turns = f"{count} turn{'' if count == 1 else 's'}"
+        turns = counted(len(conversation.turns), "turn")
         new = max(0, sum(part.tokens for part in conversation.context()) - tokens)
         line = f"session {keeper.session.label} · {turns}"
         problem = keeper.states.problem if keeper.states is not None else None

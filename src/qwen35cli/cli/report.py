@@ -17,6 +17,7 @@ from qwen35cli.engine.sampling import Sampling
 from qwen35cli.text.sanitize import Sanitizer
 
 from .terminal import Sink, Terminal
+from .words import counted
 
 
 def as_json(result: Result, loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def drafts_line(rounds: Rounds) -> str:
         if count:
             cost = rounds.cost(drafts)
             at = f" at {cost:.2f} of a plain one" if cost is not None and drafts else ""
-            parts.append(f"{count:,} round{'' if count == 1 else 's'} of {drafts}{at}")
+            parts.append(f"{counted(count, 'round')} of {drafts}{at}")
     accepted = [f"{share:.0%}" for share in rounds.acceptance if share is not None]
     line = "drafts: " + ", ".join(parts)
     return f"{line} · accepted by depth {' '.join(accepted)}" if accepted else line
@@ -212,7 +213,7 @@ def explain_end(
         case "length":
             more = 2 * result.answer_tokens
             terminal.warn(
-                f"the answer was stopped at {result.answer_tokens:,} tokens",
+                f"the answer was stopped at {counted(result.answer_tokens, 'token')}",
                 f"/continue goes on; /set max_tokens {more}" if chat else f"--max-tokens {more}",
             )
         case "context":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .columns import GAP
 from .terminal import WIDE
-from .words import ago, in_line
+from .words import ago, counted, in_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,12 +85,11 @@ def transcript(session: "Session", now: datetime) -> str:
     """The conversation for people to read."""
     from qwen35cli.app.transcript import spoken  # late: not for --help
 
-    count = len(session.turns)
     facts = (
         session.id,
         *([session.name] if session.name else []),
         f"{session.model} {session.quant}",
-        f"{count} turn{'' if count == 1 else 's'}",
+        counted(len(session.turns), "turn"),
         f"used {ago(session.updated, now)}",
     )
     blocks = [" · ".join(in_line(fact) for fact in facts)]
@@ -107,8 +106,7 @@ def line(going: "Entry | SavedState") -> str:
         return f"state {going.path.name} · {size(going.nbytes)}"
     session = going.session
     name = f" {session.name}" if session and session.name else ""
-    count = len(session.turns) if session else 0
-    turns = f"{count} turn{'' if count == 1 else 's'}" if session else "damaged"
+    turns = counted(len(session.turns), "turn") if session else "damaged"
     return f"session {going.id}{name} · {turns} · {size(going.nbytes)}"
 
 

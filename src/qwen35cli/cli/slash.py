@@ -18,6 +18,7 @@ from .keyboard import lent
 from .session_forms import table
 from .sessions import complete
 from .values import budget
+from .words import counted
 
 if TYPE_CHECKING:
     from .repl import Repl
@@ -152,10 +153,8 @@ def _undo(repl: "Repl", argument: str) -> None:
     repl.wait()
     taken = repl.conversation.undo(count)
     repl.keeper.save(repl.conversation)
-    left = len(repl.conversation.turns)
-    plural = "" if count == 1 else "s"
-    repl.terminal.note(f"took back {count} turn{plural}: {_title(taken[0].question)}")
-    repl.terminal.note(f"{left} turn{'' if left == 1 else 's'} left")
+    repl.terminal.note(f"took back {counted(count, 'turn')}: {_title(taken[0].question)}")
+    repl.terminal.note(f"{counted(len(repl.conversation.turns), 'turn')} left")
 
 
 def _edit(repl: "Repl", argument: str) -> None:
@@ -199,10 +198,9 @@ def _ctx(repl: "Repl", argument: str) -> None:
     repl.terminal.reply(f"{ctx - used:>9,}  free of {ctx:,}")
     if repl.loaded is not None:
         memory = repl.loaded.memory
-        count = len(memory.places)
+        states = counted(len(memory.places), "state")
         repl.terminal.reply(
-            f"{count} state{'' if count == 1 else 's'} to return to, {size(memory.nbytes)} of "
-            f"{size(memory.cap_bytes)}"
+            f"{states} to return to, {size(memory.nbytes)} of {size(memory.cap_bytes)}"
         )
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from qwen35cli.errors import SchemaError
 
+from .words import counted
+
 if TYPE_CHECKING:
     from qwen35cli.app.question import Question
     from qwen35cli.app.turn import Result
@@ -74,8 +76,8 @@ def check(schema: Schema, result: "Result") -> Any:
     cut = result.finish_reason in ("length", "context")
     if cut and not is_whole(schema, result.answer):
         raise SchemaError(
-            f"the answer stopped at {result.answer_tokens:,} tokens inside the JSON, so it does "
-            "not satisfy the schema",
+            f"the answer stopped at {counted(result.answer_tokens, 'token')} inside the JSON, so "
+            "it does not satisfy the schema",
             f"--max-tokens {2 * result.answer_tokens}"
             if result.finish_reason == "length"
             else "a larger --ctx, or --no-think",

@@ -3,6 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
+from qwen35cli.app.units import counted as counted
 from qwen35cli.app.units import size as size
 from qwen35cli.text.sanitize import sanitize
 
