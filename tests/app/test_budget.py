@@ -179,8 +179,3 @@ def test_a_reserve_that_was_asked_for_is_kept_or_refused():
     with pytest.raises(ContextFullError) as error:
         shared(401, 1_400, reserve=1_000, largest=1_400)
     assert error.value.hint == "--answer-reserve 999: 1,400 is the most"
-
-
-def test_a_prompt_that_does_not_fit_is_refused_with_numbers():
-    with pytest.raises(ContextFullError, match=r"9,000 tokens, the context 8,192: 808 too many"):
-        shared(9_000, 8_192)

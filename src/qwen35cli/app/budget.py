@@ -51,16 +51,17 @@ def room(
     """Share out what a prompt leaves of the context; the thinking gets less before the answer does.
 
     Args:
+        prompt_tokens: at most `ctx`.
         budget: that was asked for; None for as much as there is, 0 for an answer without thinking.
         reserve: that was asked for; None for the usual, of a small room at most a quarter.
         closing_tokens: of `closing`.
         largest_ctx: that the device has memory for.
 
     Raises:
-        ContextFullError: the prompt does not fit, or the reserve that was asked for.
+        ContextFullError: the reserve that was asked for does not fit.
     """
     left = ctx - prompt_tokens
-    kept = min(RESERVE, max(left, 0) // 4) if reserve is None else reserve
+    kept = min(RESERVE, left // 4) if reserve is None else reserve
     if left < kept:
         raise _full(prompt_tokens, ctx, kept, largest_ctx)
     most = max(left - kept - closing_tokens, 0)
@@ -71,15 +72,11 @@ def room(
 
 def _full(prompt_tokens: int, ctx: int, reserve: int, largest_ctx: int) -> ContextFullError:
     left = ctx - prompt_tokens
-    if left < 0:
-        why = f"{-left:,} too many, before any room to answer"
-        reserve = RESERVE
-    else:
-        why = f"that leaves {left:,}, fewer than the {reserve:,} kept for the answer"
     fits = prompt_tokens + reserve <= largest_ctx
     other = f"--answer-reserve {left}" if left > 0 else "shorten the prompt"
     return ContextFullError(
-        f"the prompt has {prompt_tokens:,} tokens, the context {ctx:,}: {why}; nothing was cut",
+        f"the prompt has {prompt_tokens:,} tokens, the context {ctx:,}: that leaves {left:,}, "
+        f"fewer than the {reserve:,} kept for the answer; nothing was cut",
         f"--ctx {prompt_tokens + reserve} fits"
         if fits
         else f"{other}: {largest_ctx:,} is the most",
