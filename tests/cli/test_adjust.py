@@ -8,7 +8,6 @@ from qwen35cli.cli.options import (
     ModelFlags,
     OutputFlags,
     SamplingFlags,
-    ScreenFlags,
     SessionFlags,
     ThinkingFlags,
 )
@@ -24,7 +23,6 @@ def adjustable(*, sampling=None, thinking=None):
             sampling=SamplingFlags(**(sampling or {})),
             thinking=ThinkingFlags(**(thinking or {})),
             output=OutputFlags(),
-            screen=ScreenFlags(),
         )
     )
 

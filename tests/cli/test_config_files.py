@@ -15,6 +15,7 @@ import typer
 from qwen35cli.app import toml_file
 from qwen35cli.cli import app, ask, config, flags, options, run, values
 from qwen35cli.cli.adjust import Adjustable
+from qwen35cli.cli.terminal import Terminal
 from qwen35cli.engine.sampling import PRESET_NAMES, Sampling
 from qwen35cli.errors import UsageError
 from tests.scripted import PATIENCE, command, environment
@@ -188,8 +189,6 @@ def test_of_two_that_exclude_each_other_the_stronger_source_counts(home, monkeyp
     [
         ("no_save = true", ["-c"], "session.no_save", "session.go_on"),
         ("no_save = true", ["--session", "a"], "session.no_save", "session.session"),
-        ("quiet = true", ["-v"], "screen.quiet", "screen.verbose"),
-        ("no_color = true", ["--color", "always"], "screen.no_color", "screen.color"),
     ],
 )
 def test_what_is_typed_counts_against_a_file(home, monkeypatch, text, typed, off, on):
@@ -233,6 +232,23 @@ def test_groups_of_a_file_are_not_for_a_format_that_is_typed_and_has_none(home, 
     assert run([*command, flag, "int8"]) == 0
     assert "int8" in capsys.readouterr().out
     assert run([*command, flag, "int8", "--group", "64"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "typed", "off", "on"),
+    [
+        ("quiet = true", ["-v"], "quiet", "verbose"),
+        ("no_color = true", ["--color", "always"], "no_color", "color"),
+    ],
+)
+def test_what_is_typed_counts_for_the_terminal_too(home, monkeypatch, text, typed, off, on):
+    told = []
+    monkeypatch.setattr(Terminal, "configure", lambda self, flags: told.append(flags))
+    write(home, "user", text)
+    for arguments in ([], typed):
+        counted(monkeypatch, *arguments, "q")
+    assert [getattr(flags, off) for flags in told] == [True, False]
+    assert getattr(told[1], on)
 
 
 def test_a_prompt_that_is_typed_counts_before_that_of_a_variable(monkeypatch):

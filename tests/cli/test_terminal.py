@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from qwen35cli.cli.options import ScreenFlags
+from qwen35cli.cli.flags import ScreenFlags
 from qwen35cli.cli.terminal import ERASE_LINE, Terminal
 from tests.cli.markdown_screen import screen as on_screen
 

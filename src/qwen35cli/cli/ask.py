@@ -44,7 +44,6 @@ def answer_once(context: typer.Context, prompt: str | None, flags: Flags) -> Non
         InterruptedByUser: Ctrl-C or SIGTERM; what was written so far stays.
     """
     terminal: Terminal = context.obj
-    terminal.configure(flags.screen)
     given = (prompt, flags.input.prompt_flag, flags.input.file, flags.input.image)
     if not any(given) and not stdin.is_piped():
         terminal.help(context)

@@ -23,7 +23,6 @@ from .options import (
     Model,
     Quant,
     Revision,
-    ScreenFlags,
 )
 from .terminal import Terminal
 from .values import Number, contexts
@@ -84,13 +83,7 @@ class BenchFlags(Group):
 
 
 @grouped
-def bench(
-    context: typer.Context,
-    model: Model = DEFAULT_MODEL,
-    *,
-    flags: BenchFlags,
-    screen: ScreenFlags,
-) -> None:
+def bench(context: typer.Context, model: Model = DEFAULT_MODEL, *, flags: BenchFlags) -> None:
     """Measure how fast a model runs here, and in how much memory.
 
     Decoding is without drafts; beside it is measured what of the memory's bandwidth that takes.
@@ -103,7 +96,6 @@ def bench(
       qwen35 bench ./my-finetune --json | jq .decode
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     terminal.status("starting …")
     from qwen35cli.app import bench as use_case  # late: it imports torch
 

@@ -47,7 +47,6 @@ def chat(
     elif flags.input.no_input or not stdin.is_terminal():
         answer_once(context, prompt, flags)
         return
-    terminal.configure(flags.screen)
     if given := [name for name, flag in ONCE.items() if config.is_typed(context, flag)]:
         raise UsageError(f"{', '.join(given)}: for one answer, not for a chat", "qwen35 ask …")
     with typing_ahead(terminal.continued):

@@ -15,7 +15,7 @@ from qwen35cli.text.sanitize import sanitize
 
 from . import config, config_file, settings
 from .flags import Group, flag, grouped, switch
-from .options import OTHER_DEVICE, ScreenFlags
+from .options import OTHER_DEVICE
 from .terminal import Terminal
 from .variables import variables
 
@@ -83,7 +83,7 @@ def _read(context: typer.Context, named: Path | None) -> None:
 
 @forgiving
 @grouped
-def doctor(context: typer.Context, *, flags: DoctorFlags, screen: ScreenFlags) -> None:
+def doctor(context: typer.Context, *, flags: DoctorFlags) -> None:
     """Look at this machine, and say what is wrong and what mends it.
 
     The report can be pasted: no tokens, no prompts, the home folder as ~.
@@ -97,7 +97,6 @@ def doctor(context: typer.Context, *, flags: DoctorFlags, screen: ScreenFlags) -
     import platformdirs  # late, as all of this: not for --help
 
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     terminal.status("looking …")
     from qwen35cli.app import doctor as use_case  # late: not for --help
 

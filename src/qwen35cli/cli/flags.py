@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeGuard, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_origin
 
 import typer
 
@@ -58,6 +58,22 @@ class Group:
     clashes: ClassVar[tuple[Mapping[str, object], ...]] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenFlags(Group):
+    """How much is said on stderr, and in which colours."""
+
+    exclusive = (("color", "no_color"), ("verbose", "quiet"))
+
+    color: Annotated[
+        Literal["auto", "always", "never"], flag("Output", "Colour on a terminal.", "--color")
+    ] = "auto"
+    no_color: Annotated[bool, switch("Output", "The same as --color never.", "--no-color")] = False
+    verbose: Annotated[
+        bool, switch("Output", "Say what was chosen and why.", "--verbose", "-v")
+    ] = False
+    quiet: Annotated[bool, switch("Output", "Errors only.", "--quiet", "-q")] = False
+
+
 CONFIG = inspect.Parameter(
     "config",
     inspect.Parameter.KEYWORD_ONLY,
@@ -80,7 +96,8 @@ CONFIG = inspect.Parameter(
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Spread every parameter that is a group into its flags, as Typer wants to see them.
 
-    What is not given on the command line or by a variable comes from the files of settings.
+    What is not given on the command line or by a variable comes from the files of settings. The
+    terminal knows of the flags for it before the command begins.
     """
     signature = inspect.signature(command)
     plain: list[inspect.Parameter] = []
@@ -90,19 +107,22 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             groups[name] = parameter.annotation
         else:
             plain.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    all_groups = (*groups.values(), ScreenFlags)
 
     def flat(**values: Any) -> None:
         context: typer.Context = values["context"]
-        values |= {name: defaults[name] for name in _outranked(context, groups.values())}
+        values |= {name: defaults[name] for name in _outranked(context, all_groups)}
         if _is_of_another_model(context):
             values["revision"] = defaults["revision"]
         given = {parameter.name: values[parameter.name] for parameter in plain}
         values["presets"] = config.presets(context)
-        if context.obj and context.info_name != "doctor":  # which reports them itself
-            if files := values.get("verbose") and config.read_files(context):
-                context.obj.say(f"settings of {', '.join(map(str, files))}")
-            for message, hint in () if values.get("quiet") else strays(context):
-                context.obj.warn(message, hint)
+        if terminal := context.obj:
+            terminal.configure(_build(ScreenFlags, values))
+            if context.info_name != "doctor":  # which reports them itself
+                if files := config.read_files(context):
+                    terminal.detail(f"settings of {', '.join(map(str, files))}")
+                for message, hint in strays(context):
+                    terminal.warn(message, hint)
         command(**given, **{name: _build(group, values) for name, group in groups.items()})
 
     spread = [
@@ -112,7 +132,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             default=field.default,
             annotation=field.type,
         )
-        for group in groups.values()
+        for group in all_groups
         for field in _flags(group)
     ]
     parameters = [*plain, CONFIG, *spread]

@@ -8,7 +8,7 @@ import typer
 from .columns import fitted
 from .flags import grouped
 from .ls import places
-from .options import DEFAULT_MODEL, Model, Revision, ScreenFlags
+from .options import DEFAULT_MODEL, Model, Revision
 from .sessions import ListFlags
 from .terminal import Terminal
 from .words import counted, home, in_line, size
@@ -28,7 +28,6 @@ def info(
     revision: Revision = None,
     *,
     flags: ListFlags,
-    screen: ScreenFlags,
 ) -> None:
     """Say what a checkpoint is, without reading its weights.
 
@@ -42,7 +41,6 @@ def info(
       qwen35 info Qwen/Qwen3.5-4B:int4-g32 --json | jq '.files[].sha256'
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     from qwen35cli.app import info as use_case
 
     found = use_case.look(model, revision, places())

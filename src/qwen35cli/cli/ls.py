@@ -9,7 +9,6 @@ import typer
 from . import settings
 from .columns import GAP, fitted
 from .flags import grouped
-from .options import ScreenFlags
 from .sessions import ListFlags
 from .terminal import Terminal
 from .words import home, in_line, size
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @grouped
-def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None:
+def ls(context: typer.Context, *, flags: ListFlags) -> None:
     """List what is kept on disk, with its size.
 
     Checkpoints of the shared Hugging Face cache, quantized weights, sessions, saved state, compiled
@@ -33,7 +32,6 @@ def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None
       qwen35 ls --json | jq -r '.items[] | select(.kind == "checkpoint") | .path'
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     from qwen35cli.app import inventory as use_case
 
     found = use_case.look(places())

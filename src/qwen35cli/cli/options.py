@@ -384,22 +384,6 @@ class ThinkingFlags(Group):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScreenFlags(Group):
-    """How much is said on stderr, and in which colours."""
-
-    exclusive = (("color", "no_color"), ("verbose", "quiet"))
-
-    color: Annotated[
-        Literal["auto", "always", "never"], flag("Output", "Colour on a terminal.", "--color")
-    ] = "auto"
-    no_color: Annotated[bool, switch("Output", "The same as --color never.", "--no-color")] = False
-    verbose: Annotated[
-        bool, switch("Output", "Say what was chosen and why.", "--verbose", "-v")
-    ] = False
-    quiet: Annotated[bool, switch("Output", "Errors only.", "--quiet", "-q")] = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFlags(Group):
     """Where the answer goes and in what form. Everything but the answer goes to stderr."""
 
@@ -453,7 +437,6 @@ class Flags(Group):
     sampling: SamplingFlags
     thinking: ThinkingFlags
     output: OutputFlags
-    screen: ScreenFlags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

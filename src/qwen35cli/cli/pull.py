@@ -8,7 +8,7 @@ import typer
 
 from . import fetching, settings
 from .flags import Group, flag, grouped, switch
-from .options import DEFAULT_MODEL, Offline, ScreenFlags, model_argument
+from .options import DEFAULT_MODEL, Offline, model_argument
 from .terminal import Terminal
 from .words import size
 
@@ -52,13 +52,7 @@ class PullFlags(Group):
 
 
 @grouped
-def pull(
-    context: typer.Context,
-    model: Model = DEFAULT_MODEL,
-    *,
-    flags: PullFlags,
-    screen: ScreenFlags,
-) -> None:
+def pull(context: typer.Context, model: Model = DEFAULT_MODEL, *, flags: PullFlags) -> None:
     """Download a model and prove each file's hash.
 
     It goes into the cache that Hugging Face's programs share. The same command goes on where one
@@ -72,7 +66,6 @@ def pull(
       qwen35 pull Qwen/Qwen3.5-9B --revision main
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     terminal.status("starting …")
     from qwen35cli.app import pull as use_case  # late: not for --help
     from qwen35cli.app.source import is_hub_id, local_folder, resolve

@@ -6,7 +6,7 @@ import typer
 
 from . import settings
 from .flags import grouped
-from .options import DEFAULT_MODEL, Model, QuantizeFlags, ScreenFlags
+from .options import DEFAULT_MODEL, Model, QuantizeFlags
 from .terminal import Terminal
 from .words import size
 
@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 
 @grouped
-def quantize(
-    context: typer.Context,
-    model: Model = DEFAULT_MODEL,
-    *,
-    flags: QuantizeFlags,
-    screen: ScreenFlags,
-) -> None:
+def quantize(context: typer.Context, model: Model = DEFAULT_MODEL, *, flags: QuantizeFlags) -> None:
     """Write int4, int8 or nf4 weights once, for later runs.
 
     stdout gets the folder's path, alone. A killed run leaves the old result or none, never half of
@@ -39,7 +33,6 @@ def quantize(
       "*.mlp.down_proj.weight" = "int4-g64"
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     terminal.status("starting …")
     from qwen35cli.app import quantize as use_case  # late: it imports torch
 

@@ -12,7 +12,6 @@ from qwen35cli.text.sanitize import sanitize
 from .complete import begun
 from .flags import grouped
 from .ls import places
-from .options import ScreenFlags
 from .removing import RemoveFlags, remove
 from .terminal import Terminal
 from .words import in_line, size
@@ -58,7 +57,6 @@ def rm(
     cache: CacheOnly = False,
     *,
     flags: RemoveFlags,
-    screen: ScreenFlags,
 ) -> None:
     """Remove what `qwen35 ls` lists.
 
@@ -72,7 +70,6 @@ def rm(
       qwen35 rm notes --cache
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     if not names and not cache:
         raise UsageError("nothing is named that could go", "qwen35 ls lists the names")
     from qwen35cli.app import removal as use_case

@@ -19,7 +19,6 @@ from .flags import Group, flag, grouped, switch
 from .manual import Command
 from .manual import Group as CommandGroup
 from .manual import show as show_help
-from .options import ScreenFlags
 from .removing import RemoveFlags, remove
 from .session_forms import line, listing_json, table, total, transcript
 from .terminal import Terminal
@@ -117,14 +116,14 @@ class ExportFlags(Group):
 
 @sessions.command(cls=Command)
 @grouped
-def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None:
+def ls(context: typer.Context, *, flags: ListFlags) -> None:
     """List the saved conversations, the one used last first.
 
     Examples:
       qwen35 sessions ls
       qwen35 sessions ls --json | jq -r '.sessions[].id'
     """
-    terminal = _terminal(context, screen)
+    terminal: Terminal = context.obj
     entries = _store().listing()
     if flags.json:
         terminal.write_json(listing_json(entries))
@@ -142,7 +141,7 @@ def ls(context: typer.Context, *, flags: ListFlags, screen: ScreenFlags) -> None
 
 @sessions.command(cls=Command)
 @grouped
-def show(context: typer.Context, name: Name, *, flags: ListFlags, screen: ScreenFlags) -> None:
+def show(context: typer.Context, name: Name, *, flags: ListFlags) -> None:
     """Show a conversation, without the thinking.
 
     Examples:
@@ -151,7 +150,7 @@ def show(context: typer.Context, name: Name, *, flags: ListFlags, screen: Screen
     """
     from qwen35cli.app.transcript import as_json
 
-    terminal = _terminal(context, screen)
+    terminal: Terminal = context.obj
     session = _store().read(name)
     if flags.json:
         terminal.write_json(as_json(session))
@@ -161,7 +160,7 @@ def show(context: typer.Context, name: Name, *, flags: ListFlags, screen: Screen
 
 @sessions.command(cls=Command)
 @grouped
-def export(context: typer.Context, name: Name, *, flags: ExportFlags, screen: ScreenFlags) -> None:
+def export(context: typer.Context, name: Name, *, flags: ExportFlags) -> None:
     """Write a conversation out. Pictures are named, not held.
 
     Examples:
@@ -170,7 +169,7 @@ def export(context: typer.Context, name: Name, *, flags: ExportFlags, screen: Sc
     """
     from qwen35cli.app import transcript as use_case
 
-    terminal = _terminal(context, screen)
+    terminal: Terminal = context.obj
     text = use_case.export(_store().read(name), flags.format)
     with terminal.sink(flags.output) as sink:
         sink.write(sanitize(text))  # of JSON it changes nothing
@@ -188,8 +187,6 @@ def rename(
         str,
         typer.Argument(help="Letters, digits, `-`, `_` and `.`, 64 at most.", metavar="NEW"),
     ],
-    *,
-    screen: ScreenFlags,
 ) -> None:
     """Give a conversation a name, or another one.
 
@@ -197,7 +194,7 @@ def rename(
       qwen35 sessions rename last notes
       qwen35 sessions rename 20261126-0912-a1b2 notes
     """
-    terminal = _terminal(context, screen)
+    terminal: Terminal = context.obj
     with _store() as store:
         session = store.rename(store.open(name), new)
     terminal.say(f"session {session.id} is called {session.name} now")
@@ -205,7 +202,7 @@ def rename(
 
 @sessions.command(cls=Command)
 @grouped
-def rm(context: typer.Context, names: Names, *, flags: RemoveFlags, screen: ScreenFlags) -> None:
+def rm(context: typer.Context, names: Names, *, flags: RemoveFlags) -> None:
     """Remove conversations, each with its saved state.
 
     It asks on a terminal, and needs -y elsewhere.
@@ -215,7 +212,7 @@ def rm(context: typer.Context, names: Names, *, flags: RemoveFlags, screen: Scre
       qwen35 sessions rm 20261126-0912-a1b2 20261127-1430-0c4f -y
       qwen35 sessions rm last --dry-run
     """
-    terminal = _terminal(context, screen)
+    terminal: Terminal = context.obj
     store = _store()
     ids = {store.find(name) for name in names}
     entries = [entry for entry in store.listing() if entry.id in ids]
@@ -240,7 +237,6 @@ def prune(
         ),
     ] = KEEP,
     flags: RemoveFlags,
-    screen: ScreenFlags,
 ) -> None:
     """Make room: saved state of the model goes first, then conversations, oldest use first.
 
@@ -255,7 +251,7 @@ def prune(
     from qwen35cli.app.estimate import size
     from qwen35cli.app.states_folder import over
 
-    terminal = _terminal(context, screen)
+    terminal: Terminal = context.obj
     store = _store()
     states = _states()
     held = total(store.listing()) + total(states)
@@ -289,12 +285,6 @@ def _remove(
 
 
 # -- small -----------------------------------------------------------------------------------------
-
-
-def _terminal(context: typer.Context, screen: ScreenFlags) -> Terminal:
-    terminal: Terminal = context.obj
-    terminal.configure(screen)
-    return terminal
 
 
 def _store() -> "Store":

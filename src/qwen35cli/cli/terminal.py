@@ -28,7 +28,7 @@ from .hints import followed
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .options import ScreenFlags
+    from .flags import ScreenFlags
 
 Style = Literal["dim", "red", "yellow"]
 ON: dict[Style, str] = {"dim": "\x1b[2m", "red": "\x1b[31m", "yellow": "\x1b[33m"}

@@ -9,7 +9,7 @@ from qwen35cli.errors import InterruptedByUser
 
 from . import settings
 from .flags import grouped
-from .options import DEFAULT_MODEL, ScreenFlags, TuneFlags, model_argument
+from .options import DEFAULT_MODEL, TuneFlags, model_argument
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -19,13 +19,7 @@ Model = Annotated[str, model_argument("A size such as 4B, `demo`, a folder, or a
 
 
 @grouped
-def tune(
-    context: typer.Context,
-    model: Model = DEFAULT_MODEL,
-    *,
-    flags: TuneFlags,
-    screen: ScreenFlags,
-) -> None:
+def tune(context: typer.Context, model: Model = DEFAULT_MODEL, *, flags: TuneFlags) -> None:
     """Find the fastest launches of the GPU kernels on this card.
 
     It takes minutes, once for a card and a model; ask and chat use what it finds.
@@ -37,7 +31,6 @@ def tune(
       qwen35 tune ./my-finetune --json
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     terminal.status("starting …")
     from qwen35cli.app import tune as use_case  # late: it imports torch
 

@@ -11,7 +11,7 @@ from qwen35cli.errors import InterruptedByUser, ModelError
 
 from . import settings
 from .flags import Group, grouped, switch
-from .options import DEFAULT_MODEL, Revision, ScreenFlags, model_argument
+from .options import DEFAULT_MODEL, Revision, model_argument
 from .terminal import Terminal
 from .words import in_line, size
 
@@ -32,13 +32,7 @@ class VerifyFlags(Group):
 
 
 @grouped
-def verify(
-    context: typer.Context,
-    model: Model = DEFAULT_MODEL,
-    *,
-    flags: VerifyFlags,
-    screen: ScreenFlags,
-) -> None:
+def verify(context: typer.Context, model: Model = DEFAULT_MODEL, *, flags: VerifyFlags) -> None:
     """Hash every file of a model, and of the weights made from it. Never the network.
 
     Exit code 3 where a file is not what it was; the hint is the command that mends it.
@@ -49,7 +43,6 @@ def verify(
       qwen35 verify ./my-finetune-int8
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     terminal.status("starting …")
     from qwen35cli.app import verify as use_case  # late: not for --help
 

@@ -11,7 +11,7 @@ from qwen35cli.text.sanitize import sanitize
 
 from . import complete, config
 from .flags import grouped
-from .options import DEFAULT_MODEL, ScreenFlags, VramFlags
+from .options import DEFAULT_MODEL, VramFlags
 from .terminal import Terminal
 from .values import RoundCount
 
@@ -34,9 +34,7 @@ Model = Annotated[
 
 
 @grouped
-def vram(
-    context: typer.Context, model: Model = None, *, flags: VramFlags, screen: ScreenFlags
-) -> None:
+def vram(context: typer.Context, model: Model = None, *, flags: VramFlags) -> None:
     """Say how much memory a model needs, before it is loaded.
 
     Exit code 0 where it fits, 5 where it does not; without a GPU, here or named, the needs only.
@@ -50,7 +48,6 @@ def vram(
       qwen35 vram ./my-finetune --measure --ctx 8k
     """
     terminal: Terminal = context.obj
-    terminal.configure(screen)
     if model is not None and flags.model_flag is not None:
         raise UsageError("the model is given twice, as argument and as -m", "leave one out")
     from qwen35cli.app import vram as use_case
