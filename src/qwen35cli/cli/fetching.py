@@ -3,11 +3,11 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from qwen35cli.errors import InterruptedByUser, ModelError
+from qwen35cli.errors import ModelError
 
 from . import stdin
 from .keyboard import forget_typed, lent
@@ -25,6 +25,7 @@ BESIDE = 60  # columns for what stands beside it
 REDRAW_S = 0.1
 SPEED_S = 8.0  # of the past, from which the speed is taken
 SOON_S = 2.0
+NOTHING = "nothing was downloaded"
 
 
 def prepared(options: "PullOptions", terminal: Terminal) -> "Job":
@@ -32,7 +33,7 @@ def prepared(options: "PullOptions", terminal: Terminal) -> "Job":
     from qwen35cli.app import pull
 
     terminal.status("asking for the files …")
-    with interruptible(terminal, "nothing was downloaded"):
+    with terminal.interruptible(lambda: NOTHING):
         work = pull.prepare(options)
         while True:
             try:
@@ -63,16 +64,14 @@ def carry_out(
             f"{resumed}, to {home(job.repo.cache)} (shared)"
         )
     start, view = time.monotonic(), Progress(job, terminal)
-    try:
-        with closing(fetch.run(job, accept)) as events:
-            for event in events:
-                view.show(event)
-    except (KeyboardInterrupt, InterruptedByUser):
+
+    def state() -> str:
         here = job.nbytes - job.download_bytes
-        terminal.say(
-            f"(interrupted; {size(here)} of {size(job.nbytes)} are here, the same command goes on)"
-        )
-        raise InterruptedByUser("interrupted") from None
+        return f"{size(here)} of {size(job.nbytes)} are here, the same command goes on"
+
+    with terminal.interruptible(state), closing(fetch.run(job, accept)) as events:
+        for event in events:
+            view.show(event)
     terminal.clear_status()
     seconds = time.monotonic() - start
     if view.fetched:
@@ -202,19 +201,9 @@ def agreed(question: str, terminal: Terminal) -> bool:
     """Whether the user says yes; Enter does."""
     forget_typed()
     terminal.say(f"{question} [Y/n]")
-    with lent(), interruptible(terminal, "nothing was downloaded"):
+    with lent(), terminal.interruptible(lambda: NOTHING):
         answer = sys.stdin.buffer.readline()
     return answer.endswith(b"\n") and answer.strip().lower() in (b"", b"y", b"yes")
-
-
-@contextmanager
-def interruptible(terminal: Terminal, state: str) -> Iterator[None]:
-    """Say how things stand where a signal ends it."""
-    try:
-        yield
-    except (KeyboardInterrupt, InterruptedByUser):
-        terminal.say(f"(interrupted; {state})")
-        raise InterruptedByUser("interrupted") from None
 
 
 def _wants_bars() -> bool:

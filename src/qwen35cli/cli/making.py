@@ -9,7 +9,7 @@ from qwen35cli.app.load import refuse
 from qwen35cli.app.stored import SMALL_BYTES
 from qwen35cli.checkpoint import verified
 from qwen35cli.checkpoint.hub import Repo
-from qwen35cli.errors import InterruptedByUser, UsageError
+from qwen35cli.errors import UsageError
 
 from .terminal import Terminal
 from .verify import refuse_wrong, shown
@@ -63,21 +63,18 @@ def _run(
         _prove(job, terminal)
     start: float | None = None
     waited = False
-    try:
-        with closing(quantize.run(job, wait=wait, force=force)) as events:
-            for event in events:
-                if isinstance(event, quantize.Waiting):
-                    line = f"{event.who}; waiting for it"
-                    terminal.status(line)
-                    if not waited and not terminal.err_is_terminal:
-                        terminal.say(line)
-                    waited = True
-                    continue
-                start = start or time.perf_counter()
-                terminal.status(f"{what} {bar(event.share, time.perf_counter() - start)}")
-    except (KeyboardInterrupt, InterruptedByUser):
-        terminal.say("(interrupted)")
-        raise InterruptedByUser("interrupted") from None
+    work = quantize.run(job, wait=wait, force=force)
+    with terminal.interruptible(), closing(work) as events:
+        for event in events:
+            if isinstance(event, quantize.Waiting):
+                line = f"{event.who}; waiting for it"
+                terminal.status(line)
+                if not waited and not terminal.err_is_terminal:
+                    terminal.say(line)
+                waited = True
+                continue
+            start = start or time.perf_counter()
+            terminal.status(f"{what} {bar(event.share, time.perf_counter() - start)}")
     terminal.clear_status()
     return None if start is None else time.perf_counter() - start
 

@@ -9,7 +9,7 @@ import base64
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
 from math import ceil
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 import typer
 
-from qwen35cli.errors import Qwen35Error
+from qwen35cli.errors import InterruptedByUser, Qwen35Error
 from qwen35cli.text.sanitize import sanitize
 
 from . import answer_file, settings, signals
@@ -205,6 +205,20 @@ class Terminal:
         if not self.quiet:
             for line in self._broken(text):
                 self._line(line, "dim")
+
+    @contextmanager
+    def interruptible(self, state: Callable[[], str] = str) -> Iterator[None]:
+        """Say how things stand where Ctrl-C or SIGTERM ends what is inside.
+
+        Raises:
+            InterruptedByUser: it does.
+        """
+        try:
+            yield
+        except (KeyboardInterrupt, InterruptedByUser):
+            how = state()
+            self.say(f"(interrupted; {how})" if how else "(interrupted)")
+            raise InterruptedByUser("interrupted") from None
 
     def blank(self) -> None:
         """An empty line, on a terminal only: what comes is another thing."""

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwen35cli.errors import InterruptedByUser
-
 from . import settings
 from .flags import grouped
 from .options import DEFAULT_MODEL, TuneFlags, model_argument
@@ -62,23 +60,22 @@ def _measured(job: "Job", terminal: Terminal) -> "list[Choice]":
     from qwen35cli.app import tune as use_case
 
     choices: list[Choice] = []
-    try:
-        with closing(use_case.run(job)) as events:
-            for event in events:
-                if isinstance(event, use_case.Trying):
-                    now = f" · compiling {event.compiling}" if event.compiling else ""
-                    terminal.status(
-                        f"{event.number} of {event.count}: {event.key} · {event.tried} tried{now}"
-                    )
-                    continue
-                choices.append(event)
-                terminal.detail(
-                    f"{event.key}: {event.tried} tried, {event.failed} of them do not compile"
+
+    def state() -> str:
+        return f"{len(choices)} of {len(job.products)} are kept" if choices else ""
+
+    with terminal.interruptible(state), closing(use_case.run(job)) as events:
+        for event in events:
+            if isinstance(event, use_case.Trying):
+                now = f" · compiling {event.compiling}" if event.compiling else ""
+                terminal.status(
+                    f"{event.number} of {event.count}: {event.key} · {event.tried} tried{now}"
                 )
-    except (KeyboardInterrupt, InterruptedByUser):
-        done = f"{len(choices)} of {len(job.products)} are kept"
-        terminal.say(f"(interrupted; {done})" if choices else "(interrupted)")
-        raise InterruptedByUser("interrupted") from None
+                continue
+            choices.append(event)
+            terminal.detail(
+                f"{event.key}: {event.tried} tried, {event.failed} of them do not compile"
+            )
     terminal.clear_status()
     return choices
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwen35cli.errors import InterruptedByUser, ModelError
+from qwen35cli.errors import ModelError
 
 from . import settings
 from .flags import Group, grouped, switch
@@ -68,7 +68,7 @@ def shown(events: "Iterable[Event]", terminal: Terminal) -> "Iterator[Finding]":
     from qwen35cli.app.verify import Finding
 
     found, drawn = 0, 0.0
-    try:
+    with terminal.interruptible(lambda: f"{found} files were read"):
         for event in events:
             if isinstance(event, Finding):
                 found += 1
@@ -77,9 +77,6 @@ def shown(events: "Iterable[Event]", terminal: Terminal) -> "Iterator[Finding]":
                 drawn = time.monotonic()
                 done = f"{size(event.done)} of {size(event.size)}"
                 terminal.status(f"verifying {event.path.name}: {done}")
-    except (KeyboardInterrupt, InterruptedByUser):
-        terminal.say(f"(interrupted; {found} files were read)")
-        raise InterruptedByUser("interrupted") from None
     terminal.clear_status()
 
 
