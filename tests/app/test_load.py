@@ -137,10 +137,9 @@ def test_the_layer_stays_in_its_file_where_nothing_drafts():
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": ' * 100_000, "\xff"])
 def test_damaged_small_files_are_refused(tmp_path, text):
-    path = tmp_path / "preprocessor_config.json"
-    path.write_text(text, encoding="latin-1")
+    (tmp_path / "tokenizer_config.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError):
-        load.read_json(path)
+        load.chat_template(tmp_path)
 
 
 def test_a_folder_that_may_not_be_looked_into_is_an_error(tmp_path, monkeypatch):
@@ -159,7 +158,7 @@ def test_a_small_file_that_cannot_be_read_is_an_error(tmp_path, monkeypatch, nam
 
     (tmp_path / name).write_text("{}")
     monkeypatch.setattr(Path, "read_text", refuse)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ModelError, match=f"/{name} cannot be read: Permission denied$"):
         load.chat_template(tmp_path)
 

@@ -4,7 +4,6 @@ In two steps, so that everything cheap is checked first: `open_model` reads the 
 decides device and context; `load` reads the weights.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,9 @@ from typing import Any, Literal
 
 import torch
 
-from qwen35cli.checkpoint.folder import reading
+from qwen35cli.checkpoint.folder import MAX_JSON_BYTES, read_json, reading
 from qwen35cli.checkpoint.manifest import check_manifest
+from qwen35cli.checkpoint.names import CONFIG
 from qwen35cli.checkpoint.opened import Checkpoint, open_checkpoint
 from qwen35cli.checkpoint.read import load_weights
 from qwen35cli.engine.depth import Adaptive, Depth, Fixed
@@ -47,7 +47,6 @@ KV_DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
 FLAGS = ("--ctx", "--kv-dtype", "--quant", "--mtp")  # of ask and chat, that change what is needed
 MOST_DRAFTS = 4
 FEWEST_STATES = 4  # to return to: the system prompt's and the last turn's
-MAX_JSON_BYTES = 16 * 2**20
 # In the errors of torch's CPU allocator, of CUDA outside torch's own, and of cuBLAS.
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
@@ -282,7 +281,7 @@ def choose_weights(
         UsageError: it is quantized in another format than the one asked for; or `make` refused.
         ModelError: a quantized folder is not complete; its manifest says what it should hold.
     """
-    own, _ = described(read_json(source.folder / "config.json"))
+    own, _ = described(read_json(source.folder, CONFIG))
     if own != "bf16":
         check_manifest(source.folder)
         if options.quant not in (None, "auto", own):
@@ -323,32 +322,21 @@ def chat_template(folder: Path) -> str:
     with reading(path):
         if path.is_file() and path.stat().st_size <= MAX_JSON_BYTES:
             return path.read_text(encoding="utf-8", errors="replace")
-    template = read_json(folder / "tokenizer_config.json").get("chat_template", "")
+    template = read_if_there(folder, "tokenizer_config.json").get("chat_template", "")
     return template if isinstance(template, str) else ""
 
 
 def image_limits(config: Config, folder: Path, max_tokens: int | None) -> ImageLimits | None:
     """How pictures are cut for this checkpoint, at most `max_tokens` each; None: it takes none."""
-    raw = read_json(folder / "preprocessor_config.json")
+    raw = read_if_there(folder, "preprocessor_config.json")
     if config.vision is None or not raw:
         return None
     return ImageLimits.from_dict(raw).at_most(max_tokens)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_if_there(folder: Path, name: str) -> dict[str, Any]:
     """The object in a small JSON file; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        with reading(path):
-            if path.stat().st_size > MAX_JSON_BYTES:
-                raise ValueError(f"more than {MAX_JSON_BYTES:,} bytes")
-            value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", "fetch the checkpoint again") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object", "fetch the checkpoint again")
-    return value
+    return read_json(folder, name) if (folder / name).is_file() else {}
 
 
 # -- how much it may hold --------------------------------------------------------------------------
