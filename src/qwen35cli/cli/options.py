@@ -70,6 +70,10 @@ Quant = Annotated[
         default="int4; bf16 for checkpoints below 1 GiB",
     ),
 ]
+PlannedQuant = Annotated[
+    Literal["bf16", "int8", "int4", "nf4"] | None,
+    flag("Model", "Weights to run.", "--quant", default="int4; bf16 below 1 GiB"),
+]
 Kernels = Annotated[
     Literal["cpu", "triton", "reference"] | None,
     flag(
@@ -486,10 +490,7 @@ class QuantizeFlags(Group):
 class TuneFlags(Group):
     """What `tune` measures, and how it is told."""
 
-    quant: Annotated[
-        Literal["bf16", "int8", "int4", "nf4"] | None,
-        flag("Model", "Weights to run.", "--quant", default="int4; bf16 below 1 GiB"),
-    ] = None
+    quant: PlannedQuant = None
     revision: Revision = None
     json: Annotated[bool, switch("Output", "One JSON object at the end.", "--json")] = False
 
@@ -517,10 +518,7 @@ class VramFlags(Group):
         ),
     ] = None
     revision: Revision = None
-    quant: Annotated[
-        Literal["bf16", "int8", "int4", "nf4"] | None,
-        flag("Model", "Weights to run.", "--quant", default="int4; bf16 below 1 GiB"),
-    ] = None
+    quant: PlannedQuant = None
     group: GroupSize = None
     vision: Annotated[
         bool, switch("Model", "Load the vision tower.", "--vision/--no-vision", default=False)

@@ -16,6 +16,7 @@ from qwen35cli.engine.runner import Prompt
 from qwen35cli.engine.sampling import Sampling
 from qwen35cli.text.sanitize import Sanitizer
 
+from .config import SAMPLING
 from .terminal import Sink, Terminal
 from .words import counted
 
@@ -52,14 +53,7 @@ def as_json(result: Result, loaded: Loaded, sampling: Sampling) -> dict[str, Any
         "kernels": opened.kernels.backend,
         "ctx": opened.ctx,
         "seed": sampling.seed,
-        "sampling": {
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "presence_penalty": sampling.presence_penalty,
-            "repetition_penalty": sampling.repetition_penalty,
-        },
+        "sampling": {field: getattr(sampling, field) for field in SAMPLING.values()},
     }
 
 
