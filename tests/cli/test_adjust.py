@@ -148,12 +148,12 @@ def test_every_key_is_shown_in_its_column():
 
 
 def test_tab_completes_keys_then_values():
-    assert [key.strip() for key in completions("")] == list(KEYS)
-    assert list(completions("thinking ")) == [
+    assert [key.strip() for key in completions("", KEYS)] == list(KEYS)
+    assert list(completions("thinking ", KEYS)) == [
         *("thinking fold", "thinking show", "thinking hide", "thinking default"),
     ]
-    assert list(completions("temp 0")) == ["temp default"]
-    assert all(key.endswith(" ") for key in completions("unknown x"))
+    assert list(completions("temp 0", KEYS)) == ["temp default"]
+    assert all(key.endswith(" ") for key in completions("unknown x", KEYS))
 
 
 def test_presets_of_files_can_be_set():

@@ -82,16 +82,8 @@ class Adjustable:
         self._presets = sampling.presets
         names = tuple(dict.fromkeys((*PRESET_NAMES, *self._presets)))
         self.keys: Mapping[str, Key] = {**KEYS, "preset": _preset(names)}
-        given = {
-            "preset": sampling.preset,
-            "temp": sampling.temp,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "presence_penalty": sampling.presence_penalty,
-            "repetition_penalty": sampling.repetition_penalty,
-            "seed": sampling.seed,
-            "max_tokens": sampling.max_tokens,
+        of_sampling = ("preset", *SAMPLING, "seed", "max_tokens")
+        given = {key: getattr(sampling, key) for key in of_sampling} | {
             "think_budget": thinking.think_budget,
             "answer_reserve": thinking.answer_reserve,
             "loop_guard": not thinking.no_loop_guard,
@@ -153,7 +145,7 @@ class Adjustable:
             UsageError: no such key.
         """
         if key:
-            _known(key)
+            _known(key, self.keys)
         width = max(map(len, KEYS))
         return [
             f"{name:<{width}}  {self._spoken(name, thinking):<8}  {KEYS[name].help}"
@@ -173,16 +165,16 @@ class Adjustable:
         return f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
 
 
-def _known(key: str, keys: Mapping[str, Key] = KEYS) -> Key:
+def _known(key: str, keys: Mapping[str, Key]) -> Key:
     if key in keys:
         return keys[key]
-    near = difflib.get_close_matches(key, KEYS, 1)
+    near = difflib.get_close_matches(key, keys, 1)
     raise UsageError(
         f"there is no setting {key[:40]!r}", f"did you mean {near[0]}?" if near else "/show"
     )
 
 
-def completions(typed: str, keys: Mapping[str, Key] = KEYS) -> Iterable[str]:
+def completions(typed: str, keys: Mapping[str, Key]) -> Iterable[str]:
     """Keys, then the values of the key that was typed."""
     key, blank, _ = typed.partition(" ")
     if blank and key in keys:
