@@ -160,6 +160,18 @@ def test_an_answer_that_is_written_behind_thinking_that_was_cut_is_an_answer():
     assert turn.reasoning == "h"
 
 
+def test_that_there_is_no_room_to_think_is_said_of_a_turn_once():
+    opened = fakes.fake_opened(thinking=True)
+    loaded = fakes.fake_loaded(opened, [["ab"], ["cd"]])
+    conversation, question = Conversation(opened, system=None, thinking=True), Question.of("q")
+    left = opened.ctx - len(conversation.prompt(question, thinking=False).ids)
+    options = replace(OPTIONS, answer_reserve=left, max_tokens=1)
+    list(conversation.answer(loaded, question, options))
+    assert conversation.last().no_room
+    list(conversation.go_on(loaded, options))
+    assert not conversation.last().no_room
+
+
 def test_the_old_turn_stays_until_the_answer_in_its_place_begins():
     conversation, ask, _ = talk([["One."], ["Two."]], ctx=64)
     list(ask("first"))

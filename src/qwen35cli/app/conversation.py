@@ -319,7 +319,7 @@ class Conversation:
         old = self.last()
         if old.finish == "stop":
             raise UsageError("the last answer is complete", "ask for more, or /regen")
-        turn = replace(old, tokens=list(old.tokens))
+        turn = replace(old, tokens=list(old.tokens), no_room=False)  # which was said
         said = old.tokens or self._spelled(old)
         options = replace(options, sampling=old.sampling or options.sampling)
         yield from self._run_instead(loaded, turn, options, said=said)
