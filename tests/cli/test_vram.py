@@ -241,6 +241,18 @@ def test_measuring_that_is_typed_counts_before_a_card_of_the_settings(qwen35, mo
     assert found["gpu"] == "this machine's memory"
 
 
+def test_a_revision_is_looked_for_and_not_passed_over(qwen35, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name, message in (
+        ("Qwen/Qwen3.5-4B", "error: Qwen/Qwen3.5-4B at abc is not in the local"),
+        ("4B", "error: there is no model '4B'"),
+        ("demo", "error: demo has no revisions"),
+    ):
+        code, out, err = qwen35(name, "--revision", "abc")
+        assert code in (2, 3) and not out
+        assert message in err
+
+
 def test_an_unknown_model_is_exit_3(qwen35):
     code, out, err = qwen35("12B")
     assert (code, out) == (3, "")

@@ -147,7 +147,7 @@ def run(
         )
     opened = loading.open_model(
         loading.LoadOptions(
-            model=built_in(options.model) or options.model,
+            model=built_in(options.model, options.revision) or options.model,
             revision=options.revision,
             device="cuda" if torch.cuda.is_available() and options.gpu != "cpu" else "cpu",
             ctx=setting.ctx,

@@ -216,7 +216,7 @@ def find_model(
         UsageError: no such format or group, or the folder has another one already.
         ModelError: no such model, or no sound checkpoint.
     """
-    known = built_in(name)
+    known = built_in(name, revision)
     if known is not None:
         chosen = quant or "int4"
         return planned(known, SIBLINGS[known], recipe(chosen, _group(chosen, group)))
@@ -225,9 +225,9 @@ def find_model(
     return stored.model(name, quant, group, revision)
 
 
-def built_in(name: str) -> str | None:
-    """The id of the built-in size that `name` means; a folder comes first."""
-    return sibling(name) if local_folder(name) is None else None
+def built_in(name: str, revision: str | None) -> str | None:
+    """The id of the built-in size that `name` means; a folder comes first. None has revisions."""
+    return sibling(name) if revision is None and local_folder(name) is None else None
 
 
 def sibling(name: str) -> str | None:
@@ -251,7 +251,7 @@ def picture_limits(options: VramOptions, config: Config) -> "ImageLimits | None"
     from qwen35cli.images.resize import ImageLimits
 
     most = options.image_max_tokens
-    if built_in(options.model) is None:
+    if built_in(options.model, options.revision) is None:
         from .load import image_limits  # late: reading headers imports torch
         from .source import resolve
 
