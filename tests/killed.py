@@ -18,10 +18,10 @@ import torch
 
 from qwen35cli.app import quantize
 from qwen35cli.app.source import resolve
-from qwen35cli.checkpoint.manifest import verify
 from qwen35cli.checkpoint.write import TensorStream
 from qwen35cli.kernels import select
 from qwen35cli.quant.plan import recipe
+from tests.proved import proved
 
 STEPS = (
     "fsync",
@@ -107,7 +107,7 @@ def dying_at(number: int, work: Callable[[], None]) -> Callable[[], None]:
 
 def state(target: Path) -> str | None:
     """The format of what is at `target`, every byte of it verified; None for nothing."""
-    return verify(target).format if target.exists() else None
+    return proved(target).format if target.exists() else None
 
 
 def main(source: str, folder: str) -> None:

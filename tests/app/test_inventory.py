@@ -21,13 +21,13 @@ from qwen35cli.app.source import resolve
 from qwen35cli.app.transcript import StoredTurn
 from qwen35cli.checkpoint import verified
 from qwen35cli.checkpoint.hub import HubFile, Repo
-from qwen35cli.checkpoint.manifest import verify
 from qwen35cli.checkpoint.state_file import write_state
 from qwen35cli.checkpoint.verified import Known, Notes
 from qwen35cli.errors import Qwen35Error, UsageError
 from qwen35cli.kernels import select
 from qwen35cli.quant.plan import recipe
 from tests.hub_cache import ONE, TWO, add, bytes_on_disk, contents
+from tests.proved import proved
 
 DEMO = contents(resolve("demo").folder)
 QWEN = "Qwen/Qwen3.5-4B"
@@ -379,7 +379,7 @@ def test_two_of_one_name_are_told_apart_by_their_folders(places, weights):
     assert names(places) == [f"{weights.parent.name}/int8", "demo-other/int8"]
     gone(places, "demo-other/int8")
     assert names(places) == ["demo:int8"]
-    assert verify(weights)
+    assert proved(weights)
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_what_a_killed_quantize_left_goes_without_the_whole_one(places, weights)
     assert (item.kind, item.nbytes, item.pid) == ("unfinished", 100, None)
     assert "ended before it was whole" in item.fault
     assert gone(places, item.name) == (100, [item.name])
-    assert verify(weights)
+    assert proved(weights)
     assert {path.name for path in weights.parent.iterdir()} == {"int8"}
 
 
@@ -424,7 +424,7 @@ def test_a_pid_that_another_process_has_by_now(places, weights):
     assert len(begun) == 2
     assert all(item.pid is None and "ended before" in item.fault for item in begun)
     gone(places, *(item.name for item in begun))
-    assert not left.exists() and not state.exists() and verify(weights)
+    assert not left.exists() and not state.exists() and proved(weights)
 
 
 def test_weights_whose_source_is_gone_are_not_used(places, weights):
@@ -458,7 +458,7 @@ def test_a_running_quantize_is_left_alone(places, weights):
         for item in found.items:
             with pytest.raises(Qwen35Error, match=f"by another qwen35 .pid {os.getppid()}"):
                 removal(found, [item.name])
-    assert left.exists() and verify(weights)
+    assert left.exists() and proved(weights)
 
 
 def test_a_quantize_that_began_after_the_look_is_left_alone(places, weights):
@@ -467,7 +467,7 @@ def test_a_quantize_that_began_after_the_look_is_left_alone(places, weights):
     with FileLock(weights.with_name(".int8.lock")):
         with pytest.raises(Qwen35Error, match="another qwen35 is quantizing to"):
             list(remove(found, planned))
-        assert verify(weights)
+        assert proved(weights)
 
 
 # -- the rest --------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from qwen35cli.app import quantize
 from qwen35cli.app.load import LoadOptions, load, open_model
 from qwen35cli.app.quantize import QuantizeOptions, Waiting
 from qwen35cli.app.source import Source
-from qwen35cli.checkpoint.manifest import MANIFEST, verify
+from qwen35cli.checkpoint.manifest import MANIFEST
 from qwen35cli.checkpoint.opened import open_checkpoint
 from qwen35cli.checkpoint.read import load_weights
 from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageError
@@ -27,6 +27,7 @@ from qwen35cli.kernels import select
 from qwen35cli.model.qwen35 import Qwen35
 from qwen35cli.quant.plan import recipe
 from tests import killed
+from tests.proved import proved
 from tests.scripted import environment
 from tests.tiny import tiny_config, write_tiny_checkpoint
 
@@ -74,7 +75,7 @@ def test_the_folder_is_complete_and_opens(source, target, format):
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
     assert set(content(target)) == {"config.json", "model.safetensors", MANIFEST, *COPIED}
-    assert verify(target).format == format
+    assert proved(target).format == format
     checkpoint = open_checkpoint(target)
     assert checkpoint.format == format
     work = job(source, target, format)
@@ -89,7 +90,7 @@ def test_it_is_split_into_shards_where_it_is_large(source, target, monkeypatch):
     index = json.loads((target / "model.safetensors.index.json").read_text())
     shards = set(index["weight_map"].values())
     assert len(shards) > 2
-    assert shards < set(verify(target).files)
+    assert shards < set(proved(target).files)
     assert open_checkpoint(target).nbytes == index["metadata"]["total_size"]
 
 
@@ -117,7 +118,7 @@ def test_it_is_made_once(source, target):
 def test_another_format_replaces_it(source, target):
     make(source, target)
     make(source, target, "int8")
-    assert verify(target).format == "int8"
+    assert proved(target).format == "int8"
     assert beside(target) == {"out"}
 
 
@@ -159,7 +160,7 @@ def test_targets_that_are_not_ours(source, where, message):
 def test_an_empty_folder_is_taken(source, target):
     target.mkdir()
     make(source, target)
-    assert verify(target)
+    assert proved(target)
 
 
 def prepared(source, tmp_path, **more):
@@ -281,7 +282,7 @@ def test_a_disk_that_fails_at_any_step(source, target, old, monkeypatch):
                 break
         left[0] = 0
         assert beside(target) <= {"out"}
-        if target.exists() and verify(target).format == "int4":  # it failed after all was in place
+        if target.exists() and proved(target).format == "int4":  # it failed after all was in place
             shutil.rmtree(target)
             if old:
                 make(source, target, old)
@@ -289,7 +290,7 @@ def test_a_disk_that_fails_at_any_step(source, target, old, monkeypatch):
         else:
             assert (content(target) == kept) if old else not target.exists()
     assert failures > 15
-    assert verify(target).format == "int4"
+    assert proved(target).format == "int4"
 
 
 def test_kill_9_at_any_point_leaves_the_old_result_or_none(tmp_path, target):
@@ -322,7 +323,7 @@ def test_systems_that_cannot_exchange_two_folders(source, target, monkeypatch):
     monkeypatch.setattr(quantize, "_exchange", lambda one, other: False)
     make(source, target)
     make(source, target, "int8")
-    assert verify(target).format == "int8"
+    assert proved(target).format == "int8"
     assert beside(target) == {"out"}
 
 
@@ -350,7 +351,7 @@ def test_who_waits_takes_what_the_other_made(source, target):
     other.rename(target)
     lock.release()
     assert all(isinstance(event, Waiting) for event in events)
-    assert verify(target)
+    assert proved(target)
 
 
 # -- answering from it -----------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pexpect
 import pytest
 
 from qwen35cli.app import quantize, stored
-from qwen35cli.checkpoint.manifest import verify
 from qwen35cli.cli import making, run
+from tests.proved import proved
 from tests.scripted import PATIENCE, environment
 
 
@@ -38,7 +38,7 @@ def test_stdout_is_the_path_alone(qwen35, tmp_path):
     code, out, err = qwen35("quantize", "demo", "-o", str(target))
     assert (code, out) == (0, f"{target}\n")
     assert err.startswith("int4: 5.48 MB to 3.18 MB in ")
-    assert verify(target).format == "int4"
+    assert proved(target).format == "int4"
     assert {path.name for path in tmp_path.iterdir()} == {"q 4"}
 
 

@@ -132,7 +132,7 @@ def snapshot(repo: Repo, commit: str) -> Iterator[Event]:
 
 
 def _quantized(folder: Path, manifest: Manifest) -> Iterator[Event]:
-    mends = again({"source": {"name": manifest.source.name}, "format": manifest.format}, folder)
+    mends = again(manifest, folder)
     for name, entry in sorted(manifest.files.items()):
         yield from _written(folder / name, entry, mends)
 

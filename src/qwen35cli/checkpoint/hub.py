@@ -54,14 +54,13 @@ class NotInCache(ModelError):
 
 
 class InUse(Qwen35Error):
-    """Another qwen35 fetches or removes files of a repository; `pid` where it is known."""
+    """Another qwen35, `pid` where it is known, fetches or removes files of a repository."""
 
     def __init__(self, repo_id: str, pid: int | None) -> None:
         who = "another qwen35" + (f" (pid {pid})" if pid else "")
         super().__init__(
             f"{who} is downloading or removing {repo_id}", "wait for it, or stop it first"
         )
-        self.pid = pid
 
 
 def pull_command(repo_id: str, revision: str | None) -> str:

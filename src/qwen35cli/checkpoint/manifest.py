@@ -122,9 +122,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "check the disk") from None
     raw = parse_object(text, str(path))
     if raw.get("version") != VERSION:
+        source = raw.get("source")
+        name = source.get("name") if isinstance(source, dict) else None
         raise ModelError(
             f"{path} has the version {str(raw.get('version'))[:20]}, known is {VERSION}",
-            again(raw, folder),
+            _command(name, raw.get("format"), folder),
         )
     try:
         return _parsed(raw)
@@ -146,30 +148,12 @@ def check_manifest(folder: Path) -> Manifest:
             size = (folder / name).stat().st_size
         except OSError as error:
             raise ModelError(
-                f"{folder / name} cannot be read: {error.strerror}", _again(manifest, folder)
+                f"{folder / name} cannot be read: {error.strerror}", again(manifest, folder)
             ) from None
         if size != entry.size:
             raise ModelError(
                 f"{folder / name} has {size:,} bytes, {MANIFEST} says {entry.size:,}",
-                _again(manifest, folder),
-            )
-    return manifest
-
-
-def verify(folder: Path) -> Manifest:
-    """Read every byte of a quantized folder and compare it with its manifest.
-
-    Raises:
-        ModelError: see `check_manifest`; or the content of a file has changed.
-    """
-    manifest = check_manifest(folder)
-    for name, entry in manifest.files.items():
-        found = sha256_of(folder / name)
-        if found != entry.sha256:
-            raise ModelError(
-                f"{folder / name} has changed since it was written: its SHA-256 is {found[:16]}…, "
-                f"{MANIFEST} says {entry.sha256[:16]}…",
-                _again(manifest, folder),
+                again(manifest, folder),
             )
     return manifest
 
@@ -188,15 +172,13 @@ def _text(path: Path) -> bytes:
         return file.read(MAX_BYTES)
 
 
-def again(raw: Mapping[str, Any], folder: Path) -> str:
-    """The command that makes a folder again, as far as its manifest can be understood."""
-    source, format = raw.get("source"), raw.get("format")
-    name = source.get("name") if isinstance(source, dict) else None
+def again(manifest: Manifest, folder: Path) -> str:
+    """The command that makes a folder again."""
+    return _command(manifest.source.name, manifest.format, folder)
+
+
+def _command(name: str | None, format: str | None, folder: Path) -> str:
     return f"qwen35 quantize {name or 'MODEL'} --format {format or 'int4'} -o {folder} --force"
-
-
-def _again(manifest: Manifest, folder: Path) -> str:
-    return again({"source": {"name": manifest.source.name}, "format": manifest.format}, folder)
 
 
 def _parsed(raw: Mapping[str, Any]) -> Manifest:
