@@ -42,7 +42,7 @@ from qwen35cli.checkpoint.names import CONFIG, INDEX, SHARD, SINGLE
 from qwen35cli.checkpoint.opened import Checkpoint, file_schemes, open_checkpoint
 from qwen35cli.checkpoint.read import check_tensors
 from qwen35cli.checkpoint.whole_file import Entry, sync_folder, write_json
-from qwen35cli.checkpoint.write import streamed
+from qwen35cli.checkpoint.write import split, streamed, write_index
 from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageError
 from qwen35cli.kernels import Kernels, select
 from qwen35cli.model.qwen35 import Qwen35
@@ -386,7 +386,10 @@ def _write_weights(
     }
     total, done = sum(effort.values()) or 1.0, 0.0
     converted = quantize_checkpoint(job.checkpoint, job.plan, kernels)
-    shards = _shards(job)
+    sizes = {
+        source: sum(meta.nbytes for meta in part.values()) for source, part in job.layout.items()
+    }
+    shards = split(sizes, SHARD_BYTES)  # of source tensors, by the bytes of their results
     weight_map: dict[str, str] = {}
     for number, sources in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else SHARD.format(number=number, count=len(shards))
@@ -400,25 +403,7 @@ def _write_weights(
                 yield Progress(done / total)
         files[file] = stream.entry()
     if len(shards) > 1:
-        index = {
-            "metadata": {"total_size": job.nbytes},
-            "weight_map": dict(sorted(weight_map.items())),
-        }
-        write_json(folder / INDEX, index)
-
-
-def _shards(job: Job) -> list[list[str]]:
-    """File by file, the source tensors whose results go there."""
-    shards: list[list[str]] = []
-    room = 0
-    for source, part in job.layout.items():
-        nbytes = sum(meta.nbytes for meta in part.values())
-        if not shards or nbytes > room:
-            shards.append([])
-            room = SHARD_BYTES
-        shards[-1].append(source)
-        room -= nbytes
-    return shards
+        write_index(folder, weight_map, job.nbytes)
 
 
 def _copy(source: Path, target: Path) -> Entry:

@@ -31,7 +31,8 @@ def write_checkpoint(
     Without `shard_bytes` it is one file without an index; with it, shards of at most so many bytes
     (or one tensor, where that is larger).
     """
-    shards = [list(state)] if shard_bytes is None else _split(state, shard_bytes)
+    sizes = {name: tensor.nbytes for name, tensor in state.items()}
+    shards = [list(state)] if shard_bytes is None else split(sizes, shard_bytes)
     write_shards(folder, shards, state, state.__getitem__)
     write_json(folder / CONFIG, config)
 
@@ -60,8 +61,12 @@ def write_shards(
         file = SHARD.format(number=number, count=len(shards))
         write_tensors(folder / file, {name: layout[name] for name in shard}, fetch)
         weight_map |= dict.fromkeys(shard, file)
-    total = sum(int(layout[name].nbytes) for name in weight_map)
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    write_index(folder, weight_map, sum(int(layout[name].nbytes) for name in weight_map))
+
+
+def write_index(folder: Path, weight_map: Mapping[str, str], nbytes: int) -> None:
+    """Write which tensor is in which file, and what all take."""
+    index = {"metadata": {"total_size": nbytes}, "weight_map": dict(sorted(weight_map.items()))}
     write_json(folder / INDEX, index)
 
 
@@ -146,14 +151,14 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def _split(state: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
-    """Names in the order of `state`, cut where a shard would pass `shard_bytes`."""
+def split(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
+    """Names in the order of their `sizes`, cut where a shard would pass `shard_bytes`."""
     shards: list[list[str]] = []
     room = 0
-    for name, tensor in state.items():
-        if not shards or tensor.nbytes > room:
+    for name, nbytes in sizes.items():
+        if not shards or nbytes > room:
             shards.append([])
             room = shard_bytes
         shards[-1].append(name)
-        room -= tensor.nbytes
+        room -= nbytes
     return shards
