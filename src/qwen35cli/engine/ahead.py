@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from .generate import Step, finish_of
+from torch import Tensor
+
+from .generate import Step, finish_of, read
 from .graph import Ahead
 from .memory import Memory
 from .runner import Prefill, Prompt, Runner
@@ -32,12 +34,8 @@ def run_ahead(
     Raises:
         ContextFullError: the prompt is longer than the context.
     """
-    logits = None  # of the next token, where they are here
-    for progress in runner.prefill(prompt):
-        logits = progress.logits
-        yield progress
-    assert logits is not None
-    read = runner.length
+    logits: Tensor | None = yield from read(runner, prompt)  # of the next token, if they are here
+    behind = runner.length
     produced = before = 0  # tokens; those before the device took over
     try:
         while True:
@@ -53,7 +51,7 @@ def run_ahead(
             else:
                 token = next_token(sampler, steering, logits)
             produced += 1
-            full = read + produced - 1 == runner.capacity
+            full = behind + produced - 1 == runner.capacity
             finish = finish_of(
                 token, produced, steering, stop=stop, max_tokens=max_tokens, full=full
             )
@@ -65,4 +63,4 @@ def run_ahead(
             elif not steering.free:
                 logits = ahead.logits
     finally:
-        runner.cache.rollback(max(read + produced - 1, read, runner.length - 1))
+        runner.cache.rollback(max(behind + produced - 1, behind, runner.length - 1))

@@ -1,6 +1,6 @@
 """The plain loop: the specification of decoding."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +54,16 @@ class Decoder(Protocol):
     def step(self, token: int) -> Tensor: ...
 
 
+def read(decoder: Decoder, prompt: Prompt) -> Generator[Prefill, None, Tensor]:
+    """Read `prompt`; gives the logits of the token behind it."""
+    logits = None
+    for progress in decoder.prefill(prompt):
+        logits = progress.logits
+        yield progress
+    assert logits is not None
+    return logits
+
+
 def generate(
     decoder: Decoder,
     prompt: Prompt,
@@ -74,11 +84,7 @@ def generate(
     Raises:
         ContextFullError: the prompt is longer than the context.
     """
-    logits = None
-    for progress in decoder.prefill(prompt):
-        logits = progress.logits
-        yield progress
-    assert logits is not None
+    logits = yield from read(decoder, prompt)
     produced = 0
     while True:
         token = next_token(sampler, steering, logits)

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from .depth import Depth, Rounds
-from .generate import Decoder, Step, finish_of
+from .generate import Decoder, Step, finish_of, read
 from .graph import Checks
 from .runner import Prefill, Prompt
 from .steering import FREE, Finish, Steering, TokenSampler, next_token
@@ -52,11 +52,7 @@ def speculate(
     Raises:
         ContextFullError: the prompt is longer than the context.
     """
-    logits = None
-    for progress in decoder.prefill(prompt):
-        logits = progress.logits
-        yield progress
-    assert logits is not None
+    logits = yield from read(decoder, prompt)
     produced = 1
     token = next_token(sampler, steering, logits)
 
