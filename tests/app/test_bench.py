@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from qwen35cli.app import bandwidth, bench
+from qwen35cli.app import bandwidth, bench, device
 from qwen35cli.app.bench import BenchOptions, runs
 from qwen35cli.app.bench.results import Decoded, Prefilled, Running
 from qwen35cli.errors import DoesNotFitError, UsageError
@@ -169,7 +169,7 @@ def test_a_sweep_takes_the_best_and_leaves_the_threads(monkeypatch):
     buffer = bandwidth.read_buffer(2**20)
     assert buffer.nbytes == 2**20 and bool((buffer == 1).all())
     clock = iter([0.0, 2.0, 2.0, 3.0])
-    monkeypatch.setattr(bandwidth, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(device, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert bandwidth.sweep(buffer, 2) == pytest.approx(2**20 / 1e9)
     monkeypatch.undo()
     monkeypatch.setattr(bandwidth, "BUFFER_BYTES", 2**20)

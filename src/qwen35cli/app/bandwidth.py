@@ -6,11 +6,12 @@ weights are.
 
 import mmap
 import sys
-import time
 from typing import Final
 
 import torch
 from torch import Tensor
+
+from .device import seconds_of
 
 BUFFER_BYTES: Final = 2**30
 SWEEPS: Final = 8
@@ -34,22 +35,10 @@ def sweep(buffer: Tensor, times: int) -> float:
 
 
 def _seconds(buffer: Tensor) -> float:
-    """Of a sweep; on a GPU of one among several, so that none waits for its launch."""
-    if buffer.device.type != "cuda":
-        start = time.perf_counter()
+    """Of a sweep."""
+    if buffer.device.type == "cuda":
         buffer.sum()
-        return time.perf_counter() - start
-    before, after = (
-        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        for _ in range(2)
-    )
-    buffer.sum()
-    before.record()
-    for _ in range(IN_A_ROW):
-        buffer.sum()
-    after.record()
-    after.synchronize()
-    return before.elapsed_time(after) / 1e3 / IN_A_ROW
+    return seconds_of(buffer.sum, buffer.device, IN_A_ROW)
 
 
 def read_buffer(size: int, device: torch.device = CPU) -> Tensor:

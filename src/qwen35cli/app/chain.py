@@ -6,8 +6,7 @@ kind and the head; its weights are more than an L2 cache keeps from one step to 
 """
 
 import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -22,6 +21,7 @@ from qwen35cli.kernels.triton.kernel import compiled_ahead
 from qwen35cli.kernels.triton.launches import Launches
 from qwen35cli.kernels.triton.matvec import Launch
 
+from .device import seconds_of
 from .estimate import Model
 from .random_model import random_model, shortened
 
@@ -65,19 +65,6 @@ class Chain:
         control = self._stepper.control
         run = self._stepper.captured(lambda: self._step(control, 1))
         run()
-        return statistics.median(_seconds(run, control.ids.device) for _ in range(ROUNDS))
-
-
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Of a run; where Triton is interpreted, of one."""
-    if device.type != "cuda":
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    begin.record()
-    for _ in range(REPLAYS):
-        run()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / 1e3 / REPLAYS
+        return statistics.median(
+            seconds_of(run, control.ids.device, REPLAYS) for _ in range(ROUNDS)
+        )

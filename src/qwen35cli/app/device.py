@@ -2,6 +2,8 @@
 
 import re
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +64,21 @@ def _container_room() -> int | None:
         return None
     dropped = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)  # given back when asked for
     return max(int(limit) - used + (int(dropped[1]) if dropped else 0), 0)
+
+
+def seconds_of(run: Callable[[], object], device: torch.device, times: int) -> float:
+    """What a run takes; on a GPU one among several, so that none waits for its launch."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin.record()
+    for _ in range(times):
+        run()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3 / times
 
 
 def peak_bytes(device: torch.device) -> int:
