@@ -148,6 +148,18 @@ def start(result: dict[str, Any]) -> str:
     )
 
 
+def busy(result: dict[str, Any]) -> str:
+    """Decoding beside other programs, from `benchmarks.busy`."""
+    alone, *beside = result["decode_tps"]["ours"]
+    theirs = " and ".join(f"{speed:.1f}" for speed in result["decode_tps"]["libgomp"][1:])
+    ours = " and ".join(f"{speed:.1f}" for speed in beside)
+    return (
+        f"Alone on the {result['cores']} cores it decodes {alone:.1f} tokens/s there, beside one "
+        f"and two programs that compute all the time {ours}; by the waiting that OpenMP's threads "
+        f"have of themselves, {theirs} (medians of {result['runs']})."
+    )
+
+
 def drafts(forced: dict[str, Any], own: dict[str, Any]) -> str:
     """What drafts cost and bring, from `benchmarks.speculate`."""
     lines = [
@@ -287,6 +299,7 @@ TABLES: dict[str, tuple[Any, ...]] = {
     ),
     "gpu": (gpu, "decode-gpu.json"),
     "start": (start, "start-int4.json"),
+    "busy": (busy, "busy-int4.json"),
     "drafts": (drafts, "speculate-int4.json", "speculate-demo.json"),
     "memory": (memory, "memory-cpu.json"),
     "turns": (turns, "turns-cpu.json"),

@@ -15,8 +15,9 @@ def main() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     if before is signal.SIG_IGN:  # under nohup
         signal.signal(signal.SIGINT, before)
-    from qwen35cli.cli import run
+    from qwen35cli.cli import run, settings
 
+    settings.wait_briefly()
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     leave(lambda: run(sys.argv[1:]))

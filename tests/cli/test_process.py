@@ -229,3 +229,27 @@ def test_a_variable_that_huggingface_hub_cannot_read_is_said(arguments, name, va
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: huggingface_hub cannot read one of its variables: ")
     assert name in done.stderr
+
+
+SHOW_WAITING = """
+import os, sys
+from qwen35cli.__main__ import main
+sys.argv = ["qwen35", "--version"]
+try:
+    main()
+finally:
+    print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "spins"),
+    [({}, "4000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_how_threads_wait_is_set_before_torch_is_there(variables, spins):
+    kept = environment()
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        kept.pop(name, None)
+    line = [sys.executable, "-c", SHOW_WAITING]
+    done = subprocess.run(line, env=kept | variables, capture_output=True, timeout=PATIENCE)
+    assert done.stdout.decode().split()[-2:] == [spins, "False"]

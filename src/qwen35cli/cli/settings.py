@@ -50,6 +50,17 @@ def join_completed() -> None:
     os.environ["COMP_CWORD"] = str(at - sum(number < at for number in signs))
 
 
+def wait_briefly() -> None:
+    """Let threads that wait for each other sleep after some dozen microseconds, not milliseconds.
+
+    Where another program keeps a core busy, a thread of ours that it displaced could go on at once
+    on a core where another one waits, awake, for it. To be called before torch loads OpenMP; who
+    has set how threads wait keeps that (GNU libgomp: GOMP_SPINCOUNT, OMP_WAIT_POLICY).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+
+
 def history_file() -> Path | None:
     """Where the REPL keeps its lines, or None under `QWEN35_NO_HISTORY`."""
     if os.environ.get("QWEN35_NO_HISTORY"):
