@@ -130,6 +130,19 @@ def test_settings_that_are_broken_do_not_matter(home):
     assert offered(home, "qwen35 se") == ["sessions"]
 
 
+def for_zsh(home, program, line):
+    """The process that answers zsh for a line."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=variables(home, _QWEN35_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line),
+        cwd=home / "work",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        stdin=subprocess.DEVNULL,
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "first"),
     [
@@ -139,15 +152,7 @@ def test_settings_that_are_broken_do_not_matter(home):
 )
 def test_descriptions_for_zsh_import_no_rich(home, line, first):
     program = PROGRAM + "    assert not sys.modules['rich']\n"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=variables(home, _QWEN35_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line),
-        cwd=home / "work",
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        stdin=subprocess.DEVNULL,
-    )
+    done = for_zsh(home, program, line)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"_arguments '*: :(({first}")
 
@@ -204,15 +209,7 @@ def test_zsh_runs_nothing_that_a_name_or_a_message_says(home, line):
         session = store.new("demo", "bf16", None, "thesis")
         turn = StoredTurn(parts=(f"What does {command} do, or a \\",), answer="a", thinking=False)
         store.save(replace(session, turns=(turn,)))
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=variables(home, _QWEN35_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line),
-        cwd=home / "work",
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        stdin=subprocess.DEVNULL,
-    )
+    done = for_zsh(home, PROGRAM, line)
     # What zsh's _arguments does with the words between the double parentheses.
     script = """
         _arguments() { local action=${1#*: :}; eval "words=( ${action[3,-3]} )" }
