@@ -11,8 +11,9 @@ Runs decode steps, drafts and a prompt of the 4B's shapes on the CPU with Triton
 replaced: each kernel is compiled as it would be launched, by the assembler that comes with Triton,
 and not run. Shows registers, stack and shared memory, and ends with 1 where a kernel does not
 compile, needs more shared memory than a program can have on such a card, keeps much of its numbers
-on the stack, or, of a product of a step, hands its operands from thread to thread through shared
-memory: whether they come into the right registers by themselves is up to the version of Triton.
+on the stack, or, of a product of a step, reads matrices 16 bits at a time, or hands its operands
+from thread to thread through shared memory: whether they come into the right registers by
+themselves is up to the version of Triton.
 """
 
 import argparse
@@ -53,6 +54,7 @@ MOST_STACK: Final = 256  # bytes of a thread; the sine of a large angle takes 32
 PRODUCTS: Final = ("_project", "_swiglu", "_add", "_best_rows")  # of a step or draft
 MOST_STORES: Final = 60  # to shared memory, in the code of a product: for its sums
 MORE_STORES: Final = 20  # for each token
+MOST_NARROW: Final = 60  # reads of 16 bits, in the same: of scales and of a convolution
 TOOL: Final = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
@@ -211,6 +213,9 @@ def main() -> int:
             most = MOST_STORES + MORE_STORES * each.tokens
             if each.name in PRODUCTS and each.tokens and stores > most:
                 wrong.append("OPERANDS GO THROUGH SHARED MEMORY")
+            narrow = len(re.findall(r"\bLDG\.E\.U16\b", sass))
+            if each.name in PRODUCTS and narrow > MOST_NARROW:
+                wrong.append(f"{narrow} READS OF 16 BITS")
             faults += bool(wrong)
             print(
                 f"{line} {meta.num_warps} warps, {registers:3d} registers, {stack:3d} B stack, "

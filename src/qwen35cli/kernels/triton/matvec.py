@@ -195,7 +195,7 @@ def project(
     if gates is not None:
         assert gates.a.is_contiguous() and gates.b.is_contiguous()
         assert gates.a.dtype == gates.b.dtype == torch.bfloat16
-        gate_tiles = -(-2 * gates.a.shape[0] // 8)
+        gate_tiles = 2 * triton.cdiv(gates.a.shape[0], 8)
     apart = tiles[0] if convolution is not None else 0
     assert out.shape[1] == TILE * (sum(tiles) - apart) and out.is_contiguous()
     assert len(out) >= tokens
@@ -339,9 +339,12 @@ def _project(
     program = tl.program_id(0).to(tl.int64)
     if GATES:
         if program < GATES:
+            row_ptr = a_ptr
+            if program >= GATES // 2:
+                row_ptr = b_ptr
             _gates(
-                x_ptr, squares_ptr, a_ptr, b_ptr, gates_ptr, program * 8, eps,
-                K, HEADS, T, PDL, NORMED,
+                x_ptr, squares_ptr, row_ptr, gates_ptr + program // (GATES // 2) * HEADS,
+                program % (GATES // 2) * 8, eps, K, HEADS, T, PDL, NORMED,
             )  # fmt: skip
     if program >= GATES:
         tile = (program - GATES) * TILES
@@ -383,18 +386,17 @@ def _project(
 
 @triton.jit
 def _gates(
-    x_ptr, squares_ptr, a_ptr, b_ptr, gates_ptr, first, eps,
+    x_ptr, squares_ptr, row_ptr, gates_ptr, first, eps,
     K: tl.constexpr, HEADS: tl.constexpr, T: tl.constexpr, PDL: tl.constexpr,
     NORMED: tl.constexpr,
 ):  # fmt: skip
-    """8 rows of a with b behind it. They are few and keep 16 bits: they steer exponentials.
+    """8 rows of a or b. They are few and keep 16 bits: they steer exponentials.
 
     A weight is read once for all tokens; nothing is a loop, so that many are on their way at once.
     """
     rows = first + tl.arange(0, 8)[:, None]
-    there = rows < 2 * HEADS
-    gap = (b_ptr.to(tl.int64, bitcast=True) - a_ptr.to(tl.int64, bitcast=True)) // 2
-    row_ptr = a_ptr + rows * K + tl.where(rows >= HEADS, gap - HEADS * K, 0)
+    there = rows < HEADS
+    row_ptr += rows * K
     nothing = tl.zeros((8, 128), dtype=tl.float32)
     sums = (nothing,)
     for _ in tl.static_range(1, T):
@@ -402,7 +404,8 @@ def _gates(
     wait(PDL)
     factor = reciprocal(norm_squares(squares_ptr, K, T, NORMED), eps, K, T)
     for start in tl.static_range(0, K, 128):  # of which K is a multiple
-        columns = start + tl.arange(0, 128)[None, :]
+        # As wide as the weights, so that both are dealt out alike and need not change threads.
+        columns = tl.broadcast_to(start + tl.arange(0, 128)[None, :], (8, 128))
         weight = tl.load(row_ptr + columns, mask=there, other=0.0).to(tl.float32)
         added = (sums[0] + weight * tl.load(x_ptr + columns).to(tl.float32),)
         for t in tl.static_range(1, T):
