@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from qwen35cli.app import budget
 from qwen35cli.app.conversation import Conversation, Options
 from qwen35cli.app.question import Question
 from qwen35cli.app.turn import Thought
 from qwen35cli.engine.runner import Prefill
 from qwen35cli.engine.sampling import Sampling
-from qwen35cli.errors import ContextFullError
+from qwen35cli.errors import ContextFullError, UsageError
 from qwen35cli.text.stream import Piece
 from tests import fakes
 
@@ -158,6 +159,25 @@ def test_an_answer_that_is_written_behind_thinking_that_was_cut_is_an_answer():
     turn = conversation.last()
     assert turn.answer == "It is four."
     assert turn.reasoning == "h"
+
+
+@pytest.mark.parametrize("tokens", ["known", "spelled"])
+def test_thinking_in_which_the_model_ended_goes_on_to_an_answer(tokens):
+    opened = fakes.fake_opened(thinking=True)
+    loaded = fakes.fake_loaded(opened, [["hm"], ["four."]])
+    conversation = Conversation(opened, system=None, thinking=True)
+    list(conversation.answer(loaded, Question.of("2 + 2?"), OPTIONS))
+    turn = conversation.last()
+    assert (turn.finish, turn.closed_by, turn.answer) == ("stop", "none", "")
+    if tokens == "spelled":  # as after a restart
+        turn.tokens = []
+    list(conversation.go_on(loaded, OPTIONS))
+    turn = conversation.last()
+    assert (turn.finish, turn.answer) == ("stop", "four.")
+    assert turn.reasoning == "hm" + budget.PHRASE.rstrip()
+    assert conversation.result.new_tokens == len(budget.closing(opened.tokenizer))
+    with pytest.raises(UsageError, match="complete"):
+        list(conversation.go_on(loaded, OPTIONS))
 
 
 def test_that_there_is_no_room_to_think_is_said_of_a_turn_once():

@@ -313,14 +313,20 @@ class Conversation:
     ) -> Generator[Prefill | Piece | Thought, None, None]:
         """Go on with an answer, or its thinking, where it was cut; only the new text is yielded.
 
+        Thinking in which the model ended is closed in its place, and an answer follows.
+
         Raises:
             UsageError: there is nothing to go on with.
         """
         old = self.last()
-        if old.finish == "stop":
+        if old.finish == "stop" and old.closed_by != "none":
             raise UsageError("the last answer is complete", "ask for more, or /regen")
         turn = replace(old, tokens=list(old.tokens), no_room=False)  # which was said
         said = old.tokens or self._spelled(old)
+        if old.finish == "stop":
+            tokenizer = self.opened.tokenizer
+            thought = (token for token in said if token not in tokenizer.stop_ids)
+            said = [*thought, *budget.closing(tokenizer)]
         options = replace(options, sampling=old.sampling or options.sampling)
         yield from self._run_instead(loaded, turn, options, said=said)
 

@@ -221,5 +221,5 @@ def explain_end(
         case "stop" if inside:
             terminal.warn(
                 "the model ended inside its thinking: there is no answer",
-                "/think off, then /regen" if chat else "--no-think",
+                "/continue goes on to the answer; or /regen" if chat else "--no-think",
             )
