@@ -117,8 +117,11 @@ def test_kill_9_loses_the_answer_and_nothing_before_it(home):
     process.communicate()
     after = json.loads(home.run("sessions", "export", "trip", "--format", "json").stdout)
     assert after["turns"][:1] == before["turns"]
-    again = home.ask("--session", "trip", "Hello")  # opens it, though nobody let go of it
+    done = home.run("ask", *QUICK, "--json", "--session", "trip", "Hello")  # nobody let go of it
+    again = json.loads(done.stdout)
     assert again["usage"]["prompt"] < 200  # the question that was never answered is not part of it
+    said = "warning: the last question was never answered, this one takes its place: The code word"
+    assert said in done.stderr
 
 
 def test_damaged_state_is_said_and_read_again(home):

@@ -6,7 +6,7 @@ import pytest
 
 from qwen35cli.app.commands import BY_NAME, COMMANDS, parse
 from qwen35cli.app.question import Question
-from qwen35cli.cli import slash
+from qwen35cli.cli import report, slash
 from qwen35cli.errors import UsageError
 
 
@@ -70,5 +70,5 @@ def test_what_is_no_count(text):
 def test_a_question_is_told_in_one_line():
     picture = SimpleNamespace(name="cat.png")
     question = Question((picture, "what\n\n is   this"))
-    assert slash._title(question) == "[cat.png]what is this"
-    assert slash._title(Question(("word " * 50,)), 20) == "word word word word…"
+    assert report.title(question) == "[cat.png]what is this"
+    assert report.title(Question(("word " * 50,)), 20) == "word word word word…"

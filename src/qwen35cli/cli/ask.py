@@ -96,8 +96,7 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
     conversation = start.begin(opened, flags, tools)
     keeper = start.keeper(opened, flags.session)
     with closing(keeper):
-        if goes_on:
-            start.resume(keeper, conversation, flags)
+        unanswered = start.resume(keeper, conversation, flags) if goes_on else None
         question = start.question(opened, prompt, flags.input, terminal)
         if question is None:
             raise NOTHING
@@ -134,6 +133,11 @@ def _answer(sink: Sink, terminal: Terminal, prompt: str | None, flags: Flags) ->
             )
         else:
             view = answer.text_view(sink, terminal, flags)
+        if unanswered is not None:
+            terminal.warn(
+                f"the last question was never answered, this one takes its place: "
+                f"{report.title(unanswered)}"
+            )
         keeper.save(conversation, question)
         events = conversation.answer(loaded, question, options)
         try:

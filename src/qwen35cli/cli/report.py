@@ -156,6 +156,13 @@ def kept_line(kept: Kept) -> str:
     return f"saved {kept.tokens:,} tokens ({size(kept.nbytes)}) · resume: {how}"
 
 
+def title(question: Question, most: int = 60) -> str:
+    """How a question begins, in one line."""
+    shown = (part if isinstance(part, str) else f"[{part.name}]" for part in question.parts)
+    line = " ".join("".join(shown).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def dry_run(
     conversation: Conversation, question: Question, prompt: Prompt, found: Found | None
 ) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from qwen35cli.app import attachments, clipboard, paths
 from qwen35cli.app.commands import BY_NAME, COMMANDS, Command, help_lines
 from qwen35cli.app.desktop import NoClipboard
 from qwen35cli.app.estimate import size
-from qwen35cli.app.question import Question, spaced
+from qwen35cli.app.question import spaced
 from qwen35cli.errors import UsageError
 from qwen35cli.text.sanitize import sanitize
 
-from . import adjust, settings
+from . import adjust, report, settings
 from .editor import ANY_FILE, PICTURES, Argument, edit
 from .keyboard import lent
 from .session_forms import table
@@ -153,7 +153,7 @@ def _undo(repl: "Repl", argument: str) -> None:
     repl.wait()
     taken = repl.conversation.undo(count)
     repl.keeper.save(repl.conversation)
-    repl.terminal.note(f"took back {counted(count, 'turn')}: {_title(taken[0].question)}")
+    repl.terminal.note(f"took back {counted(count, 'turn')}: {report.title(taken[0].question)}")
     repl.terminal.note(f"{counted(len(repl.conversation.turns), 'turn')} left")
 
 
@@ -173,7 +173,7 @@ def _edit(repl: "Repl", argument: str) -> None:
         raise UsageError("the message is empty; nothing was sent", "/undo takes the turn back")
     typed = draft.message(text, repl.open_picture)
     repl.wait()
-    repl.terminal.note(_title(typed.question))
+    repl.terminal.note(report.title(typed.question))
     repl.tell(typed)
     repl.ask(typed.question, thinking=typed.thinking, instead=True)
 
@@ -205,8 +205,6 @@ def _ctx(repl: "Repl", argument: str) -> None:
 
 
 def _stats(repl: "Repl", argument: str) -> None:
-    from . import report
-
     result = repl.conversation.result
     if result is None or repl.loaded is None:
         raise UsageError("nothing was asked yet")
@@ -290,12 +288,6 @@ def _count(argument: str, example: str) -> int:
     if not argument.isdecimal() or len(argument) > 4 or not int(argument):
         raise UsageError(f"{argument[:40]!r} is not a number from 1 on", example)
     return int(argument)
-
-
-def _title(question: Question, most: int = 60) -> str:
-    shown = (part if isinstance(part, str) else f"[{part.name}]" for part in question.parts)
-    line = " ".join("".join(shown).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 ACTIONS: Final[Mapping[str, Callable[["Repl", str], None]]] = {
