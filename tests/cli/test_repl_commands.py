@@ -524,6 +524,10 @@ def test_sessions_are_named_listed_and_opened(tmp_path):
         chat.say("about ships")
         assert chat.say("/save ships") == ["session ships, saved after each turn"]
         assert chat.say("/load ships") == ["error: session ships is open already"]
+        assert chat.say("/load shops") == [
+            "error: no session is called 'shops'",
+            "hint: did you mean ships? /sessions lists them",
+        ]
         assert chat.say("/clear") == ["cleared"]  # a new session; the old one stays
         chat.say("about trees")
         rows = chat.say("/sessions")

@@ -113,7 +113,9 @@ class Repl:
         except InterruptedByUser:
             raise
         except Qwen35Error as error:
-            self.terminal.error(error.message, error.hint)
+            self.terminal.error(
+                error.message, error.hint.replace("qwen35 sessions ls", "/sessions")
+            )
         return True
 
     def _leave(self) -> None:
