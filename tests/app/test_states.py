@@ -47,7 +47,7 @@ def saved(states, loaded, *parts):
     """Read a prompt, save what was read, forget it; the logits and the tokens."""
     loaded.memory.forget()
     logits, tokens = read(loaded, prompt(loaded, *parts))
-    assert states.save_prompt(loaded.memory) > 0
+    assert states.save_prompt(loaded.memory) > (0, 0)
     loaded.memory.forget()
     return logits, tokens
 
@@ -89,7 +89,7 @@ def test_the_longest_beginning_is_found(states, loaded):
 def test_little_is_not_worth_a_file(states, loaded):
     loaded.memory.forget()
     read(loaded, prompt(loaded, "Hello"))
-    assert states.save_prompt(loaded.memory) == 0
+    assert states.save_prompt(loaded.memory) == (0, 0)
     assert not states.folder.exists()
 
 
@@ -176,12 +176,33 @@ def test_tensors_of_another_kind_are_damage_too(states, loaded, tokens):
 def test_a_smaller_context_takes_what_fits_and_leaves_the_file(states, loaded):
     loaded.memory.forget()
     read(loaded, prompt(loaded, TEXT, "q"))
-    states.save(loaded.memory, "long")
+    whole = states.save(loaded.memory, "long")
     small = loading.load(opened(ctx=loaded.memory.places[-1].length - 1))
     other = States(states.folder, small.opened)
     assert other.load_session("long", small) == loaded.memory.places[-2].length
     assert other.problem is None
-    assert other.of_session("long").exists()
+    assert other.save(small.memory, "long") == whole
+    assert loaded.memory.places[-1].length == whole[0]
+    loaded.memory.forget()
+    assert states.load_session("long", loaded) == whole[0]
+
+
+def test_what_was_read_of_one_session_is_not_saved_as_that_of_another(states, loaded):
+    loaded.memory.forget()
+    read(loaded, prompt(loaded, TEXT, "q"))
+    assert states.load_session("other", loaded) == 0
+    assert states.save(loaded.memory, "other") == (0, 0)
+
+
+def test_what_differs_from_the_file_takes_its_place(states, loaded):
+    loaded.memory.forget()
+    read(loaded, prompt(loaded, TEXT, "q"))
+    states.save(loaded.memory, "long")
+    *_, before, _ = loaded.memory.places
+    read(loaded, prompt(loaded, TEXT, "another, and longer"))
+    whole = states.save(loaded.memory, "long")
+    loaded.memory.forget()
+    assert states.load_session("long", loaded) == whole[0] > before.length
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
@@ -235,7 +256,7 @@ def test_the_least_used_files_go_first(tmp_path, loaded):
     for number in range(4):
         loaded.memory.forget()
         read(loaded, prompt(loaded, f"{number} " + TEXT, "q"))
-        size = states.save(loaded.memory, f"s{number}")
+        _, size = states.save(loaded.memory, f"s{number}")
         os.utime(states.of_session(f"s{number}"), (number, number))
     states.cap_bytes = 3 * size + size // 2
     os.utime(states.of_session("s0"), (99, 99))  # used again

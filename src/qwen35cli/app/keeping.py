@@ -113,11 +113,10 @@ class Keeper:
         session = self.session
         if session is None or not session.turns:
             return None
-        nbytes = 0
+        saved = 0, 0
         if self.states is not None and memory is not None:
-            nbytes = self.states.save(memory, session.id)
-        tokens = memory.places[-1].length if memory is not None and nbytes else 0
-        return Kept(session, tokens, nbytes)
+            saved = self.states.save(memory, session.id)
+        return Kept(session, *saved)
 
     def leave(self, memory: Memory | None) -> Kept | None:
         """Save the state of the session and let it go; None where there is nothing to keep."""
@@ -130,7 +129,7 @@ class Keeper:
         """Save the state of a single question that took long to read; bytes, 0: it did not."""
         if self.states is None or new_tokens < self.states.worth_once:
             return 0
-        return self.states.save_prompt(memory)
+        return self.states.save_prompt(memory)[1]
 
     def close(self) -> None:
         """Let the session go as it was saved last."""

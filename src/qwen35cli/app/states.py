@@ -130,7 +130,11 @@ class States:
         return tokens
 
     def load_session(self, session: str, loaded: Loaded) -> int:
-        """Fill the memory with the state of a session; tokens that need not be read again."""
+        """Fill the memory with the state of a session; tokens that need not be read again.
+
+        What it held is forgotten in every case: it is not to be saved as that of this session.
+        """
+        loaded.memory.forget()
         file = self._open(self.of_session(session))
         if file is None:
             return 0
@@ -149,18 +153,22 @@ class States:
                 return f"saved {how}{now}"
         return None
 
-    def save(self, memory: Memory, name: str) -> int:
-        """Keep what is in memory, under the name of a session or of a prompt; bytes of the file.
+    def save(self, memory: Memory, name: str) -> tuple[int, int]:
+        """Keep what is in memory, under the name of a session or of a prompt; tokens and bytes of
+        the file.
 
-        0 where there is too little to be worth it.
+        A file that holds all of it stays, with what more it holds. 0 and 0 where there is too
+        little to be worth it.
 
         Raises:
             Qwen35Error: it cannot be written; nothing else is lost.
         """
         places = chosen(memory.places, PLACES_BYTES)
         if not places or places[-1].length < self.worth:
-            return 0
+            return 0, 0
         path = self.of_session(name)
+        if (held := self._held(path, memory.log[: places[-1].length])) is not None:
+            return held
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             size = write_state(path, tensors_of(memory, places), self.fingerprint)
@@ -171,12 +179,24 @@ class States:
                 "qwen35 sessions prune frees room",
             ) from None
         self._prune(path)
-        return size
+        return places[-1].length, size
 
-    def save_prompt(self, memory: Memory) -> int:
+    def save_prompt(self, memory: Memory) -> tuple[int, int]:
         """Keep what is in memory under a name made of what it begins with."""
         start = json.dumps([self.fingerprint, memory.log[: self.worth]]).encode()
         return self.save(memory, f"prompt-{hashlib.sha256(start).hexdigest()[:16]}")
+
+    def _held(self, path: Path, read: Sequence[int]) -> tuple[int, int] | None:
+        """Tokens and bytes of the file at `path`, used now, where it can return to behind `read`;
+        else None."""
+        file = self._open(path)
+        if file is None or self.difference(file) is not None:
+            return None
+        if self._shared(file, [*read, 0]) < len(read):
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return contents(file.fetch)[1][-1][0], os.fstat(file.descriptor).st_size
 
     def _open(self, path: Path) -> StateFile | None:
         try:
