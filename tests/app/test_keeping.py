@@ -86,3 +86,21 @@ def test_a_folder_that_is_gone_is_an_error_of_the_disk(keeper, tmp_path):
     shutil.rmtree(tmp_path / keeper.session.id)
     with pytest.raises(Qwen35Error, match="could not save"):
         keeper.save(conversation, question)
+
+
+@pytest.mark.parametrize("error", [Qwen35Error("the disk is full"), KeyboardInterrupt()])
+def test_what_could_not_be_written_is_written_on_leaving(keeper, monkeypatch, error):
+    conversation = Conversation(fakes.fake_opened(), system=None, thinking=False)
+    keeper.begin(conversation)
+    id = keeper.session.id
+    conversation.turns.append(Turn(Question.of("Hm?"), thinking=False, answer="Hm.", finish="stop"))
+
+    def failing(session):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.store, "save", failing)
+        with pytest.raises(type(error)):
+            keeper.save(conversation)
+    assert keeper.leave(None).session.id == id
+    assert [turn.answer for turn in keeper.store.read(id).turns] == ["Hm."]

@@ -38,6 +38,7 @@ class Keeper:
         self.states = states
         self.session: Session | None = None
         self._opened = opened
+        self._unsaved: tuple[Conversation, Question | None] | None = None
 
     def begin(self, conversation: Conversation, name: str | None = None) -> None:
         """Open a new session; what was open before stays saved as it is."""
@@ -96,11 +97,18 @@ class Keeper:
         """Write the turns, and a question that has no answer yet."""
         if self.store is None or self.session is None:
             return
+        self._unsaved = conversation, asked
         turns = [self._stored(turn.question, turn) for turn in conversation.turns]
         if asked is not None:
             turns.append(self._stored(asked, None))
         changed = replace(self.session, turns=tuple(turns), system=conversation.system)
         self.session = self.store.save(changed)
+        self._unsaved = None
+
+    def save_again(self) -> None:
+        """Write what could not be written before."""
+        if self._unsaved is not None:
+            self.save(*self._unsaved)
 
     def rename(self, name: str) -> None:
         """Give the session a name."""
@@ -121,6 +129,7 @@ class Keeper:
     def leave(self, memory: Memory | None) -> Kept | None:
         """Save the state of the session and let it go; None where there is nothing to keep."""
         try:
+            self.save_again()
             return self.keep(memory)
         finally:
             self._release()
@@ -138,7 +147,7 @@ class Keeper:
     def _release(self) -> None:
         if self.store is not None and self.session is not None:
             self.store.close(self.session)
-        self.session = None
+        self.session = self._unsaved = None
 
     def _stored(self, question: Question, turn: Turn | None) -> StoredTurn:
         parts = tuple(

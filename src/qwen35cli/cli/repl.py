@@ -292,6 +292,7 @@ class Repl:
     def put_away(self) -> None:
         """Save the state of the conversation that is left for another."""
         self.wait(finish=self.keeper.session is not None)
+        self.keeper.save_again()
         if self.loaded is None:
             return
         self.terminal.status("saving …")

@@ -215,8 +215,8 @@ def _stats(repl: "Repl", argument: str) -> None:
 
 
 def _save(repl: "Repl", argument: str) -> None:
+    repl.keeper.save(repl.conversation)
     if argument:
-        repl.keeper.save(repl.conversation)
         repl.keeper.rename(argument)
     session = repl.keeper.session
     if session is None:
