@@ -158,7 +158,7 @@ def test_keys_during_a_command_wait_unseen(tmp_path):
 
 def test_an_editor_gets_the_terminal_as_it_was(tmp_path):
     look = tmp_path / "look"
-    look.write_text(f"#!/bin/sh\nstty -a >{tmp_path}/modes\n")
+    look.write_text(f"#!/bin/sh\nkill -CONT $PPID\nsleep 0.2\nstty -a >{tmp_path}/modes\n")
     look.chmod(0o700)
     with with_script(tmp_path, [["First."], ["Second."]], "-n", EDITOR=str(look)) as chat:
         chat.say("one")

@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from . import settings, signals
 
@@ -16,7 +15,6 @@ except ImportError:  # not on Windows, where nothing is echoed that is not read
     termios = None  # type: ignore[assignment]
 
 GONE = (OSError,) if termios is None else (OSError, termios.error)  # what a closed terminal raises
-_before: list[list[Any]] = []  # what `typing_ahead` has changed, as it was
 
 
 def reads_keys() -> bool:
@@ -48,7 +46,7 @@ def typing_ahead(continued: Callable[[], None] = lambda: None) -> Iterator[None]
 
     def on_continue(number: int, frame: object) -> None:
         with contextlib.suppress(*GONE):  # a window that closes sends this signal too
-            if _before and os.tcgetpgrp(descriptor) == os.getpgrp():  # else it is another's
+            if os.tcgetpgrp(descriptor) == os.getpgrp():  # else it is another's
                 termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
         continued()
 
@@ -56,30 +54,30 @@ def typing_ahead(continued: Callable[[], None] = lambda: None) -> Iterator[None]
     quiet[0] &= ~termios.ICRNL  # Enter stays what the line editor takes for it
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
-    _before.append(before)
     try:
         with signals.before_leaving(restore), signals.handled([signal.SIGCONT], on_continue):
             yield
     finally:
-        _before.pop()
         restore()
 
 
 @contextmanager
 def lent() -> Iterator[None]:
-    """Inside, a keyboard that is typed ahead on is as it was before, for another program."""
-    if not _before:
+    """Inside, whole lines are read and shown again, as another program or a question expects."""
+    if termios is None or not sys.stdin.isatty():
         yield
         return
     descriptor = sys.stdin.fileno()
-    before, quiet = _before.pop(), termios.tcgetattr(descriptor)
-    termios.tcsetattr(descriptor, termios.TCSANOW, before)
+    before, cooked = termios.tcgetattr(descriptor), termios.tcgetattr(descriptor)
+    cooked[0] |= termios.ICRNL
+    cooked[3] |= termios.ECHO | termios.ICANON
+    termios.tcsetattr(descriptor, termios.TCSANOW, cooked)
     try:
-        yield
+        with signals.handled([signal.SIGCONT], lambda number, frame: None):
+            yield
     finally:
-        _before.append(before)
         with contextlib.suppress(*GONE):
-            termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+            termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
 
 def forget_typed() -> None:
