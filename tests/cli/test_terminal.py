@@ -59,6 +59,11 @@ def test_no_color_on_the_command_line(terminal, screen):
     assert screen.getvalue() == "warning: odd\nhint: even\n"
 
 
+def test_the_words_of_a_warning_have_the_colour_of_any_others(terminal, screen):
+    terminal.warn("yellow on white")
+    assert screen.getvalue() == "\x1b[33mwarning:\x1b[0m yellow on white\n"
+
+
 def test_a_status_is_replaced_by_what_comes_next(terminal, screen):
     terminal.status("loading")
     with terminal.sink(None) as sink:

@@ -302,18 +302,18 @@ class Terminal:
         return True
 
     def _message(self, kind: str, style: Style, message: str, hint: str) -> None:
-        self._line(f"{kind}: {message}", style)
+        self._line(message, label=self._styled(f"{kind}:", style) + " ")
         if hint and self.context is not None:
             hint = followed(hint, self.context)
         if hint:
             self._line(f"hint: {hint}")
 
-    def _line(self, text: str, style: Style | None = None) -> None:
+    def _line(self, text: str, style: Style | None = None, *, label: str = "") -> None:
         self.clear_status()
         start = "\n" if self._midline else ""
         self._midline = False
         line = sanitize(text).replace("\n", " ")
-        self._emit(start + (self._styled(line, style) if style else line) + "\n")
+        self._emit(start + label + (self._styled(line, style) if style else line) + "\n")
 
     def _broken(self, text: str) -> list[str]:
         """`text` in lines that fit the terminal, if stderr is one."""
