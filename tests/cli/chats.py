@@ -25,7 +25,7 @@ from tests.scripted import PATIENCE
 
 DEMO = (sys.executable, "-m", "qwen35cli", "chat", "--model", "demo", "--temp", "0", "--ctx", "8k")
 WHOLE = "WHOLE "
-PLACEHOLDER = "Type a message"  # grey text: the editor is ready and holds nothing
+PLACEHOLDER = "Type a message"  # dim text: the editor is ready and holds nothing
 CTRL_C, CTRL_D, CTRL_J, CTRL_O, CTRL_V = "\x03\x04\x0a\x0f\x16"
 ESCAPE = re.compile(
     r"\x1b(?:\[[0-9;:?<=>]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()].|[^\[\]()])"

@@ -193,7 +193,7 @@ def test_without_colour(tmp_path, how):
         assert "Some **bold** words, 日本語 and `code`," in " ".join(rows)
         chat.say("/hlep")
         colours = {escape for escape in ESCAPE.findall(chat.raw) if escape.endswith("m")}
-        assert colours <= {"\x1b[0m", "\x1b[0;1m"}  # the prompt is bold
+        assert colours <= {"\x1b[0m", "\x1b[0;1m", "\x1b[0;2m"}  # the prompt is bold
         assert chat.leave() == 0
 
 

@@ -119,10 +119,10 @@ class Editor:
         return self._outside.read(session.app, ask)
 
     def _placeholder(self) -> FormattedText:
-        """The grey text; none where it would stay on the screen or follow what Ctrl-R shows."""
+        """The dim text; none where it would stay on the screen or follow what Ctrl-R shows."""
         app = get_app()
         hidden = app.is_done or app.layout.is_searching
-        return FormattedText([("fg:ansibrightblack", "" if hidden else PLACEHOLDER)])
+        return FormattedText([("dim", "" if hidden else PLACEHOLDER)])
 
     def _tell_history_problem(self) -> None:
         if self._history.problem:
