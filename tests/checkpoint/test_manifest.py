@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from qwen35cli.checkpoint import manifest
 from qwen35cli.checkpoint.manifest import MANIFEST, Manifest, Origin
 from qwen35cli.checkpoint.write import Entry
 from qwen35cli.errors import ModelError
-from qwen35cli.quant.plan import recipe
+from qwen35cli.quant.plan import INT8, KEEP, Plan, recipe
 
 PLAN = recipe("int4")
 
@@ -84,6 +85,23 @@ def test_one_flipped_byte_is_found_and_named(folder, offset):
     assert wrong.mends == f"qwen35 quantize ./source --format int4 -o {folder} --force"
 
 
+@pytest.mark.parametrize(
+    ("revision", "group", "rules", "flags"),
+    [
+        ("c0ffee", None, (), " --revision c0ffee"),
+        (None, 32, (), " --group 32"),
+        (None, None, (("*.mlp.*", INT8),), " --plan-file FILE"),
+        ("c0ffee", 128, (("*", KEEP),), " --revision c0ffee --group 128 --plan-file FILE"),
+    ],
+)
+def test_the_command_that_makes_it_again_makes_the_same(source, revision, group, rules, flags):
+    plan = Plan("nf4", (*rules, *recipe("nf4", group).rules))
+    origin = Origin.of(source, "my source", revision)
+    made = Manifest("qwen35cli 0.1.0", "nf4", manifest.rules_of(plan), origin, {})
+    command = f"qwen35 quantize 'my source' --format nf4{flags} -o 'a folder' --force"
+    assert manifest.again(made, Path("a folder")) == command
+
+
 def test_a_file_of_another_size_is_refused(folder):
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b"x")
@@ -131,6 +149,7 @@ def test_another_version_is_refused(folder):
         {"source": None},
         {"source": {"name": "x"}},
         {"plan": [1]},
+        {"format": "int5"},
     ],
 )
 def test_what_is_no_manifest_is_refused(folder, values):

@@ -6,14 +6,15 @@ The manifest is the last file to be written; a folder without one was never fini
 import errno
 import hashlib
 import json
+import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from qwen35cli.errors import ModelError
-from qwen35cli.quant.plan import Plan
+from qwen35cli.quant.plan import DEFAULT_GROUP, GROUPS, Plan, recipe
 
 from .names import CONFIG, INDEX, SIDE_FILES, SINGLE
 from .strict_json import parse_object
@@ -173,12 +174,21 @@ def _text(path: Path) -> bytes:
 
 
 def again(manifest: Manifest, folder: Path) -> str:
-    """The command that makes a folder again."""
-    return _command(manifest.source.name, manifest.format, folder)
+    """The command that makes a folder again; FILE is its plan file, of which no name is kept."""
+    source, format, rules = manifest.source, manifest.format, manifest.rules
+    flags = ["--revision", source.revision] if source.revision else []
+    for group in GROUPS.get(format, (None,)):
+        own = rules_of(recipe(format, group))
+        if rules[-len(own) :] == own:
+            flags += ["--group", str(group)] if group != DEFAULT_GROUP.get(format) else []
+            flags += ["--plan-file", "FILE"] if rules != own else []
+    return _command(source.name, format, folder, flags)
 
 
-def _command(name: str | None, format: str | None, folder: Path) -> str:
-    return f"qwen35 quantize {name or 'MODEL'} --format {format or 'int4'} -o {folder} --force"
+def _command(name: str | None, format: str | None, folder: Path, flags: Sequence[str] = ()) -> str:
+    """The call of quantize; what is not known is its default, or to be filled in."""
+    named = ("qwen35", "quantize", name or "MODEL", "--format", format or "int4")
+    return shlex.join([*named, *flags, "-o", str(folder), "--force"])
 
 
 def _parsed(raw: Mapping[str, Any]) -> Manifest:
@@ -186,6 +196,8 @@ def _parsed(raw: Mapping[str, Any]) -> Manifest:
     files = {name: Entry(int(e["size"]), str(e["sha256"])) for name, e in raw["files"].items()}
     if any(Path(name).name != name for name in files):
         raise ValueError("a file outside of the folder")
+    if raw["format"] not in ("int8", *GROUPS):
+        raise ValueError("a format that there is not")
     origin = Origin(
         str(source["name"]),
         str(source["folder"]),
