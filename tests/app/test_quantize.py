@@ -171,7 +171,7 @@ def prepared(source, tmp_path, **more):
 def test_groups_that_do_not_exist(source, tmp_path):
     with pytest.raises(UsageError, match="int4 has no groups of 48 weights"):
         prepared(source, tmp_path, group=48)
-    with pytest.raises(UsageError, match="int8 has one scale per row"):
+    with pytest.raises(UsageError, match="int8 has no groups of weights"):
         prepared(source, tmp_path, format="int8", group=32)
 
 

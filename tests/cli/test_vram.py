@@ -218,6 +218,7 @@ def test_the_argument_counts_before_the_variable(qwen35, monkeypatch):
         (["--images", "10x10", "--no-vision"], "there is no vision tower for the pictures"),
         (["--group", "48"], "'48' is not one of 32, 64, 128"),
         (["--group", "32", "--quant", "int8"], "int8 has no groups of weights"),
+        (["demo", "--group", "32"], "bf16 has no groups of weights"),
         (["--mtp", "9"], "9 is not auto, off or a number from 1 to 4"),
         (["--plot", "memory.gif"], "memory.gif is neither .png nor .svg"),
         (["--plot", "/nowhere/memory.png"], "cannot write /nowhere/memory.png"),

@@ -95,6 +95,12 @@ def test_a_wrong_format_or_group_is_a_usage_error(format, group):
     assert "|" in refusal.value.hint
 
 
+@pytest.mark.parametrize("format", ["bf16", "int8"])
+def test_a_group_is_refused_where_a_format_has_none(format):
+    with pytest.raises(UsageError, match=f"{format} has no groups"):
+        recipe(format, 32)
+
+
 @pytest.mark.parametrize("format", ["int4", "int8", "nf4"])
 def test_a_config_gives_back_what_it_was_told(format):
     schemes = assign(recipe(format), SHAPES)

@@ -185,8 +185,6 @@ def prepare(options: QuantizeOptions) -> Job:
         ModelError: the source is missing, damaged, or quantized already.
     """
     plan = recipe(options.format, options.group)
-    if options.format == "int8" and options.group is not None:
-        raise UsageError("int8 has one scale per row and no groups", "leave out --group")
     if options.plan_file is not None:
         plan = read_plan(options.plan_file, plan)
     source = resolve(options.model, options.revision)

@@ -218,8 +218,7 @@ def find_model(
     """
     known = built_in(name, revision)
     if known is not None:
-        chosen = quant or "int4"
-        return planned(known, SIBLINGS[known], recipe(chosen, _group(chosen, group)))
+        return planned(known, SIBLINGS[known], recipe(quant or "int4", group))
     from . import stored  # late: reading headers imports torch
 
     return stored.model(name, quant, group, revision)
@@ -238,12 +237,6 @@ def sibling(name: str) -> str | None:
         if wanted in (whole, whole.partition("/")[2], whole.rpartition("-")[2]):
             return known
     return None
-
-
-def _group(quant: Format, group: int | None) -> int | None:
-    if group is not None and quant in ("bf16", "int8"):
-        raise UsageError(f"{quant} has no groups of weights", "leave out --group")
-    return group
 
 
 def picture_limits(options: VramOptions, config: Config) -> "ImageLimits | None":

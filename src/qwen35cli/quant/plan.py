@@ -103,6 +103,8 @@ def recipe(format: str, group: int | None = None) -> Plan:
             f"there is no format {format!r}", f"--format {' | '.join(get_args(Format))}"
         )
     chosen = cast(Format, format)
+    if chosen not in GROUPS and group is not None:
+        raise UsageError(f"{chosen} has no groups of weights", "leave out --group")
     if chosen == "bf16":
         return Plan(chosen, ())
     if chosen == "int8":
