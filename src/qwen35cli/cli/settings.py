@@ -10,6 +10,7 @@ import platformdirs
 NO_FILE = Path(os.devnull)
 DUMB = ("dumb", "unknown")  # terminals that know plain lines only
 VARIABLES = ("QWEN35_CONFIG", "QWEN35_NO_HISTORY")  # that no flag, or each one, has
+SPINS = ("GOMP_SPINCOUNT", "4000")  # that `wait_briefly` sets
 
 
 def wants_color(choice: str, *, is_terminal: bool) -> bool:
@@ -58,7 +59,7 @@ def wait_briefly() -> None:
     has set how threads wait keeps that (GNU libgomp: GOMP_SPINCOUNT, OMP_WAIT_POLICY).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+        os.environ.setdefault(*SPINS)
 
 
 def history_file() -> Path | None:
@@ -69,8 +70,8 @@ def history_file() -> Path | None:
 
 
 def environment() -> Mapping[str, str]:
-    """The variables that other programs go by: display, terminal, remote shell."""
-    return os.environ
+    """The variables as the user set them: display, terminal, remote shell."""
+    return {name: value for name, value in os.environ.items() if (name, value) != SPINS}
 
 
 def data_folder() -> Path:
