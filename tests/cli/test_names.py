@@ -61,3 +61,15 @@ def test_weights_for_the_home_of_nobody_go_where_a_shell_would_put_them(
     monkeypatch.chdir(tmp_path)
     assert run(["quantize", "demo", "-o", "~nouser"]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/~nouser\n"
+
+
+def test_a_current_folder_that_was_removed_is_said(capsys, monkeypatch, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run(["ls"]) == 1
+    assert capsys.readouterr() == (
+        "",
+        "error: the current folder was removed\nhint: cd to one that is there\n",
+    )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_origin
 
 import typer
 
-from . import config
+from . import config, settings
 from .variables import PREFIX, strays
 
 
@@ -110,6 +110,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     all_groups = (*groups.values(), ScreenFlags)
 
     def flat(**values: Any) -> None:
+        settings.check_folder()
         context: typer.Context = values["context"]
         values |= {name: defaults[name] for name in _outranked(context, all_groups)}
         if _is_of_another_model(context):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import platformdirs
 
+from qwen35cli.errors import Qwen35Error
+
 NO_FILE = Path(os.devnull)
 DUMB = ("dumb", "unknown")  # terminals that know plain lines only
 VARIABLES = ("QWEN35_CONFIG", "QWEN35_NO_HISTORY")  # that no flag, or each one, has
@@ -72,6 +74,18 @@ def history_file() -> Path | None:
 def environment() -> Mapping[str, str]:
     """The variables as the user set them: display, terminal, remote shell."""
     return {name: value for name, value in os.environ.items() if (name, value) != SPINS}
+
+
+def check_folder() -> None:
+    """Refuse to begin in a folder that was removed: MKL ends the process there, without a reason.
+
+    Raises:
+        Qwen35Error: so it is.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise Qwen35Error("the current folder was removed", "cd to one that is there") from None
 
 
 def data_folder() -> Path:
