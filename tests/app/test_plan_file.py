@@ -32,7 +32,9 @@ def test_a_plan_file_may_be_as_editors_on_windows_leave_it(tmp_path):
     ("text", "message"),
     [
         ("[tensors]\nx", "plan.toml, line 2: "),
-        ("", "needs a table"),
+        ("", "needs a table.*it has nothing"),
+        ("tensors = 3", "it has tensors = 3"),
+        ("[tensors]", "it has tensors = {}"),
         ("x = 1\n[tensors]\n'a' = 'int8'", "it has x"),
         ("[tensors]\n'*' = 'int5'", r"'\*'.*'int5' is none of"),
         ("[tensors]\n'*' = 4", "'4' is none of"),

@@ -94,6 +94,7 @@ def test_a_dry_run_gives_sizes_and_writes_nothing(qwen35, tmp_path):
         (["demo", "-o", "/etc"], 2, "/etc exists, and qwen35 quantize did not write it"),
         (["demo", "-o", "/dev/null"], 2, "/dev/null is a file"),
         (["demo", "-o", "/proc/x/y"], 1, "could not write /proc/x/y"),
+        (["demo", "-o", "/proc/x"], 1, "could not write /proc/x: No such file"),
         (["demo", "-o", "a" * 300], 2, "cannot be written: File name too long"),
     ],
 )

@@ -27,7 +27,8 @@ def read_plan(path: Path, base: Plan) -> Plan:
     unknown = content.keys() - {"tensors"}
     tensors = content.get("tensors")
     if unknown or not isinstance(tensors, dict) or not tensors:
-        found = ", ".join(sorted(unknown)) or "nothing"
+        own = f"tensors = {str(tensors)[:40]}" if "tensors" in content else "nothing"
+        found = ", ".join(sorted(unknown)) or own
         raise UsageError(f"{path} needs a table [tensors] and no more; it has {found}", HINT)
     rules = []
     for glob, text in tensors.items():

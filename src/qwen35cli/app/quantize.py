@@ -311,6 +311,7 @@ def run(
     with _disk_errors(job.target):
         job.target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_file(job.target))
+        Path(lock.lock_file).touch()  # where none can be made, filelock says that it is taken
         try:
             waited = yield from _acquire(lock, job.target, wait=wait)
             _remove_stale(job.target)
