@@ -1,14 +1,23 @@
 """Written checkpoints: the layout others expect, and no half file under a final name."""
 
 import hashlib
+import io
 import json
+from typing import ClassVar
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
+from qwen35cli.checkpoint import write
 from qwen35cli.checkpoint.names import CONFIG, INDEX, SINGLE
-from qwen35cli.checkpoint.write import Entry, streamed, write_checkpoint, write_tensors
+from qwen35cli.checkpoint.write import (
+    Entry,
+    TensorStream,
+    streamed,
+    write_checkpoint,
+    write_tensors,
+)
 
 STATE = {
     "b": torch.arange(12.0).view(3, 4).bfloat16(),
@@ -78,6 +87,27 @@ def test_a_stream_reads_back_and_knows_its_hash(tmp_path):
     content = path.read_bytes()
     assert stream.entry() == Entry(len(content), hashlib.sha256(content).hexdigest())
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_stream_writes_whole_blocks(monkeypatch):
+    class Recording(io.BytesIO):
+        sizes: ClassVar[list[int]] = []
+
+        def write(self, data):
+            self.sizes.append(len(data))
+            return super().write(data)
+
+    monkeypatch.setattr(write, "BLOCK", 16)
+    file = Recording()
+    stream = TensorStream(file, STATE)
+    for name, tensor in STATE.items():
+        stream.write(name, tensor)
+    stream.finish()
+    assert {size % 16 for size in file.sizes[:-1]} == {0}
+    content = file.getvalue()
+    assert stream.entry() == Entry(len(content), hashlib.sha256(content).hexdigest())
+    found = load(content)
+    assert all(torch.equal(found[name], tensor) for name, tensor in STATE.items())
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from .names import CONFIG, INDEX, SHARD, SINGLE
 from .whole_file import Entry, whole_file, write_json
 
 ALIGNMENT = 8  # of the tensor data in the file
+# What is written at once. Linux keeps such blocks of a file in huge pages where the file system can
+# (ext4 from 6.16 on), from which weights are read faster when they are mapped.
+BLOCK = 2 << 20
 
 
 def write_checkpoint(
@@ -91,6 +94,7 @@ class TensorStream:
         self._expected = list(layout.items())[::-1]
         self._digest = hashlib.sha256()
         self._size = 0
+        self._begun = bytearray()  # the block that is not full yet
         self._append(header(layout))
 
     def write(self, name: str, tensor: Tensor) -> None:
@@ -104,15 +108,28 @@ class TensorStream:
         self._append(tensor_bytes(tensor))
 
     def entry(self) -> Entry:
-        """Size and hash of the whole file."""
-        if self._expected:
-            raise ValueError(f"{self._expected[-1][0]} was not written")
+        """Size and hash of what was written; of the whole file at its end."""
         return Entry(self._size, self._digest.hexdigest())
 
+    def finish(self) -> None:
+        """Write what is left. To be called once, behind the last tensor."""
+        if self._expected:
+            raise ValueError(f"{self._expected[-1][0]} was not written")
+        self._file.write(self._begun)
+
     def _append(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
         self._digest.update(data)
         self._size += len(data)
+        data = memoryview(data)
+        room = -len(self._begun) % BLOCK
+        self._begun += data[:room]
+        if len(self._begun) == BLOCK:
+            self._file.write(self._begun)
+            self._begun.clear()
+        rest = data[room:]
+        whole = len(rest) // BLOCK * BLOCK
+        self._file.write(rest[:whole])
+        self._begun += rest[whole:]
 
 
 @contextmanager
@@ -126,7 +143,7 @@ def streamed(path: Path, layout: Mapping[str, Tensor]) -> Iterator[TensorStream]
     with whole_file(path) as file:
         stream = TensorStream(file, layout)
         yield stream
-        stream.entry()  # raises where a tensor is missing
+        stream.finish()
 
 
 def header(layout: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
