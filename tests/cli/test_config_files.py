@@ -267,7 +267,7 @@ def test_a_file_that_wants_raw_answers_leaves_the_terminal_alone(home, monkeypat
     assert run(["ask", "-o", str(home / "answer"), "q"]) == 0
     assert answered == [False, True]
     assert run(["ask", "--raw", "q"]) == 2
-    assert "--raw could send control characters" in capsys.readouterr().err
+    assert "error:\x1b[0m --raw could send control characters" in capsys.readouterr().err
 
 
 def test_a_chat_refuses_only_what_is_typed(home, monkeypatch, capsys):
