@@ -108,13 +108,14 @@ class TensorStream:
         self._append(tensor_bytes(tensor))
 
     def entry(self) -> Entry:
-        """Size and hash of what was written; of the whole file at its end."""
+        """Size and hash of the whole file."""
+        if self._expected:
+            raise ValueError(f"{self._expected[-1][0]} was not written")
         return Entry(self._size, self._digest.hexdigest())
 
     def finish(self) -> None:
         """Write what is left. To be called once, behind the last tensor."""
-        if self._expected:
-            raise ValueError(f"{self._expected[-1][0]} was not written")
+        self.entry()  # raises where a tensor is missing
         self._file.write(self._begun)
 
     def _append(self, data: bytes | memoryview) -> None:
