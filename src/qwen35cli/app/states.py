@@ -186,17 +186,18 @@ class States:
         start = json.dumps([self.fingerprint, memory.log[: self.worth]]).encode()
         return self.save(memory, f"prompt-{hashlib.sha256(start).hexdigest()[:16]}")
 
-    def _held(self, path: Path, read: Sequence[int]) -> tuple[int, int] | None:
+    def _held(self, path: Path, read: list[int]) -> tuple[int, int] | None:
         """Tokens and bytes of the file at `path`, used now, where it can return to behind `read`;
         else None."""
         file = self._open(path)
         if file is None or self.difference(file) is not None:
             return None
-        if self._shared(file, [*read, 0]) < len(read):
+        tokens, places = self._contents(file)
+        if tokens[: len(read)] != read or len(read) not in {length for length, *_ in places}:
             return None
         with suppress(OSError):
             os.utime(path)
-        return contents(file.fetch)[1][-1][0], os.fstat(file.descriptor).st_size
+        return places[-1][0], os.fstat(file.descriptor).st_size
 
     def _open(self, path: Path) -> StateFile | None:
         try:
@@ -205,12 +206,16 @@ class States:
             self._unusable(path, error)
             return None
 
-    def _shared(self, file: StateFile, keys: Sequence[int]) -> int:
+    def _contents(self, file: StateFile) -> tuple[list[int], list[list[int]]]:
+        """The keys of the log and the rows of the places; none of either where it is damaged."""
         try:
-            tokens, places = contents(file.fetch)
+            return contents(file.fetch)
         except (DamagedStateError, OSError, ValueError, KeyError) as error:
             self._unusable(file.path, error, file)
-            return 0
+            return [], []
+
+    def _shared(self, file: StateFile, keys: Sequence[int]) -> int:
+        tokens, places = self._contents(file)
         most = min(shared_prefix(tokens, list(keys)), len(keys) - 1)
         return max((length for length, *_ in places if length <= most), default=0)
 
