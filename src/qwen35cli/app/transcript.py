@@ -11,6 +11,7 @@ from typing import Any, Literal
 from qwen35cli.errors import UsageError
 
 from .json_text import json_text
+from .units import cut
 
 VERSION = 1
 LAST = "last"  # what the session that was used last is called
@@ -68,8 +69,7 @@ class Session:
         """How the first question begins, in one line."""
         parts = self.turns[0].parts if self.turns else ()
         words = " ".join(part if isinstance(part, str) else f"[{part.name}]" for part in parts)
-        line = " ".join(words[: 20 * MAX_TITLE].split())
-        return line if len(line) <= MAX_TITLE else line[: MAX_TITLE - 1] + "…"
+        return cut(" ".join(words[: 20 * MAX_TITLE].split()), MAX_TITLE)
 
     @property
     def digests(self) -> set[str]:

@@ -11,6 +11,7 @@ from qwen35cli.app.load import Loaded, Opened
 from qwen35cli.app.question import Question
 from qwen35cli.app.states import Found
 from qwen35cli.app.turn import Result
+from qwen35cli.app.units import cut
 from qwen35cli.engine.depth import WARM_UP, Rounds
 from qwen35cli.engine.runner import Prompt
 from qwen35cli.engine.sampling import Sampling
@@ -159,8 +160,7 @@ def kept_line(kept: Kept) -> str:
 def title(question: Question, most: int = 60) -> str:
     """How a question begins, in one line."""
     shown = (part if isinstance(part, str) else f"[{part.name}]" for part in question.parts)
-    line = " ".join("".join(shown).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return cut(" ".join("".join(shown).split()), most)
 
 
 def dry_run(

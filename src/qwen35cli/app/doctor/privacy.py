@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from qwen35cli.app.units import cut
+
 from .report import Finding, Report, Section
 
 # Never shown: what opens something, and what was said.
@@ -25,8 +27,7 @@ def shown_value(variable: str, value: str) -> str:
     """What a report may hold of it."""
     if not may_be_shown(variable):
         return "set" if value else "empty"
-    value = PASSWORD.sub(lambda found: f"{found[1] or ''}…@", value)
-    return value if len(value) <= 200 else value[:199] + "…"
+    return cut(PASSWORD.sub(lambda found: f"{found[1] or ''}…@", value), 200)
 
 
 def tidy(report: Report) -> Report:
