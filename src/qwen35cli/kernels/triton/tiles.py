@@ -5,10 +5,11 @@ of inputs within such a step is free, as long as weights and activations agree o
 chosen that each lane reads 16 bytes of either side and finds them in the right registers: lane
 `4 r + c` holds rows r and r + 8 and inputs 8 c to 8 c + 7, or 16 c to 16 c + 15 of 8-bit codes.
 
-Codes become bfloat16 without a conversion: put under the exponent of 128 a code of 4 bits is 128
-more than it was, exactly. What is too much is taken out by the tensor cores too, as the product of
-a constant with the same activations. 8-bit codes are two of 4 bits. So weights are exact, sums are
-float32, and a token has the same bits however many are multiplied with it.
+Codes become bfloat16 without a conversion: put under the exponent of 128 a code of up to 7 bits is
+128 more than it was, exactly. What is too much is taken out by the tensor cores too: of 4-bit codes
+as the product of a constant with the same activations, of 8-bit ones together with their upper bit.
+So weights are exact, sums are float32, and a token has the same bits however many are multiplied
+with it.
 
 int4 is laid out anew by `prepare`, in as many bytes: for tile i, block b of 128 inputs, half h, row
 r, lane c and v in 0 to 3, word [i, b, h, 4 r + c, v] holds of row 16 i + 8 h + r in its nibbles s
@@ -94,6 +95,18 @@ def nibbles(words, magic, shift: tl.constexpr):
     setting the exponent are one instruction.
     """
     return spread(((words >> shift) & 0x000F000F) | magic)
+
+
+@triton.jit
+def lower_bits(words, magic):
+    """The lower 7 bits of the codes in bytes 0 and 2 of words, 128 more."""
+    return spread((words & 0x007F007F) | magic)
+
+
+@triton.jit
+def upper_bit(words, minus128):
+    """What those still lack: 128 and the offset of the code, less the upper bit: -128 or -256."""
+    return spread((~words & 0x00800080) | minus128)
 
 
 @triton.jit
@@ -389,6 +402,7 @@ def int8_tiles(
     x_ptrs = inputs(x_ptr, piece, K, T, S, SHARE, 16)
     nothing = tl.zeros((S, 16, 8), dtype=tl.float32)
     first, second = nothing, nothing
+    a_low, a_high, b_low, b_high = nothing, nothing, nothing, nothing
     a = int8_chunk(a_ptrs, 0, AHEAD, K)
     b = a
     if TILES == 2:
@@ -398,48 +412,36 @@ def int8_tiles(
         later += (piece * S + warp) * (SHARE // 4) + AHEAD * 16
         for tile in tl.static_range(TILES):
             fetch_early((first_ptr if tile == 0 else second_ptr) + later, EARLY * 64, 16)
-    minus = constant(int8_pairs(a[0], 0, S), minus128)
     wait(PDL)
     squares = norm_squares(norm_ptr, K, T, NORMED)
     for chunk in tl.range(0, BLOCKS, AHEAD):
         tl.debug_barrier()  # else the assembler moves each load to where it is used
-        a_low, a_high, b_low, b_high, shift = nothing, nothing, nothing, nothing, nothing
         for ahead in tl.static_range(AHEAD):
             block = chunk + ahead
+            if HEADS:
+                a_low, a_high, b_low, b_high = nothing, nothing, nothing, nothing
             for step in tl.static_range(2):
                 x = by_bytes(tl.load(x_ptrs + (block * 64 + step * 8)), S)
-                shift = dot(minus, x, shift)
                 pairs = int8_pairs(a[ahead], step, S)
-                a_low = dot(nibbles(pairs, magic, 0), x, a_low)
-                a_high = dot(nibbles(pairs, magic, 4), x, a_high)
+                a_low = dot(lower_bits(pairs, magic), x, a_low)
+                a_high = dot(upper_bit(pairs, minus128), x, a_high)
                 if TILES == 2:
                     pairs = int8_pairs(b[ahead], step, S)
-                    b_low = dot(nibbles(pairs, magic, 0), x, b_low)
-                    b_high = dot(nibbles(pairs, magic, 4), x, b_high)
-            if HEADS or ahead == AHEAD - 1:
-                # A code is 16 times its upper nibble and its lower one, less 128.
-                a_part = 16 * (a_high + shift) + (a_low + 2 * shift)
-                b_part = 16 * (b_high + shift) + (b_low + 2 * shift)
-                if HEADS:
-                    factor = head_factor(
-                        squares_ptr, piece, block * 64, T, S, SHARE, HEADS, WIDTH, PARTS, eps
-                    )
-                    a_part *= factor
-                    b_part *= factor
-                    a_low, a_high, b_low, b_high, shift = (
-                        nothing,
-                        nothing,
-                        nothing,
-                        nothing,
-                        nothing,
-                    )
-                first += a_part
+                    b_low = dot(lower_bits(pairs, magic), x, b_low)
+                    b_high = dot(upper_bit(pairs, minus128), x, b_high)
+            if HEADS:
+                factor = head_factor(
+                    squares_ptr, piece, block * 64, T, S, SHARE, HEADS, WIDTH, PARTS, eps
+                )
+                first += (a_low + a_high) * factor
                 if TILES == 2:
-                    second += b_part
+                    second += (b_low + b_high) * factor
         if chunk + AHEAD < BLOCKS:
             a = int8_chunk(a_ptrs, chunk + AHEAD, AHEAD, K)
             if TILES == 2:
                 b = int8_chunk(b_ptrs, chunk + AHEAD, AHEAD, K)
+    if not HEADS:
+        first, second = a_low + a_high, b_low + b_high
     return first * a_scale, second * b_scale, squares
 
 
