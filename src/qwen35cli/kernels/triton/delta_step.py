@@ -125,7 +125,7 @@ def _delta_step(
         k = tl.load(k_past + (i * G + group) * K + keys, cache_modifier=".cg")
         d = tl.load(d_past + (i * H + head) * V + columns, cache_modifier=".cg")
         g = tl.load(g_past + i * H + head, cache_modifier=".cg")
-        s = tl.exp(g) * s + k[:, None] * d[None, :]
+        s = tl.fma(k[:, None], d[None, :], tl.exp(g) * s)  # as below, to the bit
     if kept > 0:
         tl.store(state_ptr, s)
     wait(PDL)
@@ -146,11 +146,11 @@ def _delta_step(
         q_k = tl.sum(q * k) * q_scale * k_scale
         g = rate * tl.where(a > 20.0, a, tl.log(1.0 + tl.exp(tl.minimum(a, 20.0))))
         decay = tl.exp(g)
-        d = (v - decay * k_scale * k_state) * tl.sigmoid(b)
-        y = decay * q_scale * q_state + q_k * d
+        d = tl.fma(-decay * k_scale, k_state, v) * tl.sigmoid(b)
+        y = tl.fma(q_k, d, decay * q_scale * q_state)
         k *= k_scale
         if t + 1 < T:
-            s = decay * s + k[:, None] * d[None, :]
+            s = tl.fma(k[:, None], d[None, :], decay * s)
         tl.store(d_new + (t * H + head) * V + columns, d)
         if part == 0:
             tl.store(g_new + t * H + head, g)
