@@ -15,7 +15,7 @@ import torch
 from qwen35cli.checkpoint.names import parameter_shapes
 from qwen35cli.engine.graph import Stepper
 from qwen35cli.kernels import select
-from qwen35cli.kernels.operands import FEW, NoSteps
+from qwen35cli.kernels.operands import FEW, KEPT, NoSteps
 from qwen35cli.kernels.triton import step
 from qwen35cli.kernels.triton.kernel import compiled_ahead
 from qwen35cli.kernels.triton.launches import Launches
@@ -64,6 +64,7 @@ class Chain:
         self.launches.table[key] = launch.numbers
         control = self._stepper.control
         run = self._stepper.captured(lambda: self._step(control, 1))
+        control.numbers[KEPT] = 1  # as behind a token: only then are states written
         run()
         return statistics.median(
             seconds_of(run, control.ids.device, REPLAYS) for _ in range(ROUNDS)
