@@ -60,7 +60,8 @@ def weights(kind, kv_dtype=torch.bfloat16):
         shape = 1, KV, CAPACITY, Dh
         if kv_dtype == torch.int8:
             codes = torch.randint(-127, 128, shape, dtype=torch.int8, device=DEVICE)
-            return Int8Rows(codes, half(*shape[:3]).abs())
+            # As large as the others: of huge keys the softmax makes much of little.
+            return Int8Rows(codes, half(*shape[:3], scale=0.2 / 127).abs())
         return half(*shape)
 
     delta = DeltaMixer(
