@@ -68,7 +68,7 @@ class Stepper:
         if not self.has_room(len(ids)):
             layer = self._keys[0]
             raise ValueError(f"{layer.length + len(ids)} tokens in a cache of {layer.capacity}")
-        self.control.ids[: len(ids)] = torch.tensor(ids)
+        self.control.ids[: len(ids)].copy_(torch.tensor(ids), non_blocking=True)
         self.place()
         self.cache.advance(len(ids))
 
@@ -131,12 +131,13 @@ class Stepper:
 
     def place(self) -> None:
         """Tell the device where the caches stand."""
-        numbers = torch.zeros(DRAWN, dtype=torch.int32)
+        numbers = [0] * DRAWN
         numbers[START], numbers[DELTA] = self.cache.length, self.cache.position_delta
         for layer in self.cache.layers:
             if isinstance(layer, DeltaCache):
                 numbers[KEPT], numbers[PARITY] = layer.kept, layer.last
-        self.control.numbers[:DRAWN] = numbers
+        there = self.control.numbers[:DRAWN]
+        there.copy_(torch.tensor(numbers, dtype=torch.int32), non_blocking=True)
 
     def captured(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """`run` as a graph. It runs once before, where the caches stand, and leaves no trace there:
@@ -254,7 +255,8 @@ class Checks:
 
     def __init__(self, stepper: Stepper, drawing: Drawing, step: TokenStep) -> None:
         self.stepper, self.drawing = stepper, drawing
-        self.tokens: list[int] = []  # behind each token read, if the drafts before it are right
+        self._tokens: list[int] = []
+        self._awaited = 0  # of them, which are on their way
         self._event = new_event() if stepper.device.type == "cuda" else None
 
         def run(count: int) -> Tensor:
@@ -268,7 +270,16 @@ class Checks:
     def begin(self) -> None:
         """Draw behind the tokens that the sampler knows of."""
         self.drawing.begin(self.sampler.sampling, self.sampler.generated)
-        self.tokens = []
+        self._tokens, self._awaited = [], 0
+
+    @property
+    def tokens(self) -> list[int]:
+        """Behind each token read last, if the drafts before it are right; waits for them."""
+        if self._awaited:
+            if self._event is not None:
+                self._event.synchronize()
+            self._tokens, self._awaited = self.drawing.ring[: self._awaited].tolist(), 0
+        return self._tokens
 
     def read(self, ids: list[int]) -> Tensor:
         """Append up to `FEW` tokens: logits behind each, (T, V) float32.
@@ -286,17 +297,16 @@ class Checks:
         logits = self._reads(len(ids))
         if self._event is not None:
             self._event.record()
-            self._event.synchronize()
-        self.tokens = self.drawing.ring[: len(ids)].tolist()
+        self._awaited = len(ids)
         return logits
 
     def settle(self, taken: Sequence[int]) -> None:
         """These tokens were taken: of those that the last step drew, as far as they were right, or
         others. The penalties count them, and no more."""
-        known = self.sampler.generated
-        self.drawing.mark([token for token in self.tokens if token not in known], seen=False)
-        self.drawing.mark([token for token in taken if token not in self.tokens], seen=True)
-        self.tokens = []
+        known, drawn = self.sampler.generated, self.tokens
+        self.drawing.mark([token for token in drawn if token not in known], seen=False)
+        self.drawing.mark([token for token in taken if token not in drawn], seen=True)
+        self._tokens = []
 
 
 def new_event() -> torch.cuda.Event:

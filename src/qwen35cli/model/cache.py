@@ -185,6 +185,7 @@ class DeltaCache:
             if undo
             else None
         )
+        self._logs = None if self.logs is None else (one_log(self.logs, 0), one_log(self.logs, 1))
         self.last = 0
         self.kept = 0
 
@@ -196,13 +197,13 @@ class DeltaCache:
                 cache without logs gives.
         """
         self.length += tokens
-        if self.logs is None:
+        if self._logs is None:
             return None
-        past, kept = one_log(self.logs, self.last), self.kept
+        past, kept = self._logs[self.last], self.kept
         undo = undo and tokens <= FEW
         self.last = 1 - self.last
         self.kept = tokens if undo else 0
-        return Replay(past, kept, one_log(self.logs, self.last) if undo else None)
+        return Replay(past, kept, self._logs[self.last] if undo else None)
 
     def reaches(self, length: int) -> bool:
         return self.length - self.kept <= length <= self.length
@@ -221,8 +222,8 @@ class DeltaCache:
 
     def absorb(self) -> None:
         """Carry out what stays of the last step; `rollback` then goes nowhere."""
-        if self.logs is not None:
-            absorb(one_log(self.logs, self.last), self.kept, self.rows, self.state)
+        if self._logs is not None:
+            absorb(self._logs[self.last], self.kept, self.rows, self.state)
         self.kept = 0
 
     def clear(self) -> None:

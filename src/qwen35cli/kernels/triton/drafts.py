@@ -85,15 +85,16 @@ class TritonDrafts:
         pairs = len(ids)
         assert 0 < pairs <= FEW and 0 < count <= FEW and hidden.shape[1] == pairs
         shortlist = self._listed(candidates)
-        self.ids[:pairs] = torch.tensor(ids)
+        self.ids[:pairs].copy_(torch.tensor(ids), non_blocking=True)
         self.hidden[:pairs] = hidden[0]
-        numbers = torch.zeros(DELTA + 1, dtype=torch.int32)
-        numbers[START], numbers[DELTA] = start, position - start
+        here = [0] * (DELTA + 1)
+        here[START], here[DELTA] = start, position - start
+        numbers = torch.tensor(here, dtype=torch.int32)
         if (pairs, count) not in shortlist.graphs:
             self.numbers.copy_(numbers)  # it runs once by itself
             graph = captured(lambda: self._run(pairs, count, shortlist), self.device)
             shortlist.graphs[pairs, count] = graph
-        self.numbers.copy_(numbers)
+        self.numbers.copy_(numbers, non_blocking=True)
         shortlist.graphs[pairs, count]()
         return self.ids[pairs : pairs + count].tolist()
 
