@@ -17,6 +17,7 @@ from qwen35cli.engine.graph import RING, UNIFORMS, Ahead, Stepper
 from qwen35cli.engine.runner import Prompt, Runner
 from qwen35cli.engine.sampling import Sampler, Sampling
 from qwen35cli.engine.speculate import speculate
+from qwen35cli.errors import ModelError
 from qwen35cli.kernels import reference, select
 from qwen35cli.model.cache import DeltaCache
 from qwen35cli.model.draft_head import DraftHead
@@ -309,6 +310,16 @@ def test_the_step_after_a_token_is_on_its_way_before_the_token_is_read(runners, 
     )
     assert len(tokens(events)) == 3
     assert log == ["launch", 0, "launch", 1, 2]
+
+
+def test_the_device_draws_nothing_of_what_overflowed(runners):
+    ours, _ = runners()
+    sampler = Sampler(GREEDY, 500)
+    with torch.inference_mode():
+        ours.model.language_model.norm.weight.fill_(torch.inf)
+    events = run_ahead(ours, ours.ahead(sampler), Prompt((1, 2, 3)), sampler, stop=frozenset())
+    with pytest.raises(ModelError, match="computes no numbers"):
+        list(events)
 
 
 def test_a_cache_that_cannot_be_undone_has_no_log():

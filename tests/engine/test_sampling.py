@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from qwen35cli.engine.sampling import BLOCK, Sampler, Sampling, choose, largest
-from qwen35cli.errors import UsageError
+from qwen35cli.errors import ModelError, UsageError
 
 GREEDY = Sampling(temperature=0)
 
@@ -162,3 +162,21 @@ def test_a_token_that_was_forced_is_penalized_and_takes_a_random_number_too():
     one.take([9])
     other.sample(row)
     assert [one.sample(row) for _ in range(20)] == [other.sample(row) for _ in range(20)]
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_overflowed_is_no_token(temperature, value):
+    logits = torch.zeros(BLOCK * 40)
+    logits[7] = value
+    sampler = Sampler(Sampling(temperature=temperature), len(logits))
+    with pytest.raises(ModelError, match="computes no numbers"):
+        sampler.sample(logits)
+    assert not sampler.generated
+
+
+def test_tokens_that_a_grammar_rules_out_are_infinitely_unlikely():
+    logits = torch.full((BLOCK * 40,), -torch.inf)
+    logits[9] = 1.0
+    for temperature in (0, 1.0):
+        assert Sampler(Sampling(temperature=temperature), len(logits)).sample(logits) == 9

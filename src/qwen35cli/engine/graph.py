@@ -27,7 +27,7 @@ from qwen35cli.kernels.operands import (
 from qwen35cli.model.cache import Cache, DeltaCache, KVCache
 from qwen35cli.model.qwen35 import Qwen35
 
-from .sampling import Sampler, Sampling
+from .sampling import Sampler, Sampling, require_finite
 
 RING: Final = 16  # drawn tokens that are kept for the host, which is one behind
 UNIFORMS: Final = 4_096  # random numbers on the device, renewed by halves
@@ -201,7 +201,11 @@ class Ahead:
         """Draw the first token from (V,) logits, behind those that `sampler` knows of.
 
         It draws nothing itself meanwhile; the tokens that are drawn here are for it to `take`.
+
+        Raises:
+            ModelError: the logits are no numbers.
         """
+        require_finite(logits[: sampler.vocab_size].amax())
         self._random, self._drawn = sampler.random(), 0
         stepper, drawing = self.stepper, self.drawing
         drawing.begin(sampler.sampling, sampler.generated)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from qwen35cli.errors import UsageError
+from qwen35cli.errors import ModelError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +95,13 @@ class Sampler:
 
     @torch.inference_mode()
     def sample(self, logits: Tensor) -> int:
-        """Draw from (V,) float32 logits, which stay as they are."""
+        """Draw from (V,) float32 logits, which stay as they are.
+
+        Raises:
+            ModelError: they are no numbers.
+        """
         token = self._draw(self._penalized(logits[: self.vocab_size]))
+        require_finite(logits[token])  # what is no number counts as the largest
         self._generated.add(token)
         return token
 
@@ -147,6 +152,19 @@ class Sampler:
         point = torch.rand((), generator=self._random) * weights[-1]
         index = int(torch.searchsorted(weights, point, right=True))
         return int(tokens[min(index, int(keep.nonzero()[-1]))])
+
+
+def require_finite(logit: Tensor) -> None:
+    """Of a likeliest token: where a model overflows there is none.
+
+    Raises:
+        ModelError: it is infinite or not a number.
+    """
+    if not logit.isfinite():
+        raise ModelError(
+            f"the model computes no numbers: the likeliest token has a logit of {float(logit)}",
+            "qwen35 verify MODEL tells whether its files are whole",
+        )
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
