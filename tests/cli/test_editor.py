@@ -337,6 +337,16 @@ def test_the_history_holds_the_full_text(tmp_path):
     assert typed(UP + "!" + ENTER, history_file=file) == "see " + LONG + "!"
 
 
+def test_one_key_leads_past_a_long_message(tmp_path):
+    file = tmp_path / "history"
+    lines = several("one\r", "see " + pasted(LONG) + ENTER, UP * 2 + "!\r", history_file=file)
+    assert lines[2] == "one!"
+    assert several("see " + pasted(LONG) + ENTER, UP + BACKSPACE + "this\r")[1] == "see this"
+    keys = UP * 2 + ENTER  # of an earlier run it is not known what was pasted
+    assert typed(keys, history_file=file) == "see " + LONG
+    assert typed(UP * 3 + DOWN + "!\r", history_file=file) == "one!!"
+
+
 def test_a_message_that_came_back_is_folded_again():
     keys = ["see " + pasted(LONG) + ENTER, BACKSPACE + "nothing" + ENTER]
     with keyboard() as pipe, typing(pipe, *keys):

@@ -6,7 +6,7 @@ from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
-from prompt_toolkit.filters import has_focus
+from prompt_toolkit.filters import has_focus, has_selection
 from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
@@ -62,6 +62,22 @@ def key_bindings(pastes: Pastes, hooks: Hooks, outside: Outside) -> KeyBindings:
         else:
             _complete(event.current_buffer)
 
+    @keys.add("up", filter=in_line & ~has_selection)
+    @keys.add("c-p", filter=in_line)
+    def up(event: KeyPressEvent) -> None:
+        buffer, was = event.current_buffer, event.current_buffer.working_index
+        buffer.auto_up(count=event.arg)
+        if buffer.working_index != was:
+            _fold(buffer, pastes)
+
+    @keys.add("down", filter=in_line & ~has_selection)
+    @keys.add("c-n", filter=in_line)
+    def down(event: KeyPressEvent) -> None:
+        buffer, was = event.current_buffer, event.current_buffer.working_index
+        buffer.auto_down(count=event.arg)
+        if buffer.working_index != was:
+            _fold(buffer, pastes)
+
     @keys.add("c-g", filter=in_line)
     def edit(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
@@ -94,6 +110,14 @@ def key_bindings(pastes: Pastes, hooks: Hooks, outside: Outside) -> KeyBindings:
             outside.above(event.app, on_toggle)
 
     return keys
+
+
+def _fold(buffer: Buffer, pastes: Pastes) -> None:
+    """Of an earlier message, which is kept in full, fold the pastes, or all of it where it is still
+    long: else the way past it leads through every line."""
+    text = pastes.fold(pastes.fold_again(buffer.text))
+    if text != buffer.text:
+        buffer.document = Document(text, len(text))
 
 
 def _insert(buffer: Buffer, text: str) -> None:
