@@ -4,12 +4,20 @@ import importlib.resources
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
+from typing import Final
 
 from qwen35cli.checkpoint.hub import find_in_cache
 from qwen35cli.checkpoint.names import CONFIG
 from qwen35cli.errors import ModelError, UsageError
 
 DEMO = "demo"
+GGUF: Final = ".gguf"
+ADAPTER: Final = "adapter_config.json"
+ONLY_SAFETENSORS: Final = (
+    "llama.cpp reads those; here a model is a folder of safetensors with its config.json"
+)
+INSTEAD: Final = "--model Qwen/Qwen3.5-4B"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +46,12 @@ def local_folder(name: str) -> Path | None:
     """The folder that `name` is the path of; None: there is none.
 
     Raises:
-        ModelError: it, or what is on the way there, may not be looked into.
+        ModelError: it is the path of a file, or may not be looked into.
     """
     folder = expanded(name)
     try:
+        if (len(folder.parts) > 1 or folder.suffix == GGUF) and folder.is_file():
+            raise _no_folder(name, folder)
         if not (name and folder.is_dir()):
             return None
         (folder / CONFIG).is_file()  # raises where that cannot be told
@@ -75,7 +85,7 @@ def resolve(name: str, revision: str | None = None) -> Source:
     folder = local_folder(name)
     if folder is not None:
         if not (folder / CONFIG).is_file():
-            raise ModelError(f"there is no config.json in {name}", "--model demo")
+            raise _no_checkpoint(name, folder)
         return Source(name, folder, None)
     if is_hub_id(name):
         found = find_in_cache(name, revision)
@@ -95,6 +105,28 @@ def check_revision(name: str, revision: str | None) -> None:
             f"{name} has no revisions: --revision {revision} is for a Hub id",
             "leave out --revision",
         )
+
+
+def _no_folder(name: str, file: Path) -> ModelError:
+    """The refusal of a file."""
+    if file.suffix == GGUF:
+        return ModelError(f"{name} is a GGUF file: {ONLY_SAFETENSORS}", INSTEAD)
+    here = (file.parent / CONFIG).is_file()
+    parent = f"--model {quote(str(file.parent))}" if here else INSTEAD
+    return ModelError(f"{name} is a file: a model is the folder that it lies in", parent)
+
+
+def _no_checkpoint(name: str, folder: Path) -> ModelError:
+    """The refusal of a folder without a config."""
+    message = f"there is no {CONFIG} in {name}"
+    if (folder / ADAPTER).is_file():
+        return ModelError(
+            f"{message}: it is a LoRA adapter, to be merged into its model first (peft does it)",
+            INSTEAD,
+        )
+    if next(folder.glob(f"*{GGUF}"), None) is not None:
+        return ModelError(f"{message}, but GGUF files: {ONLY_SAFETENSORS}", INSTEAD)
+    return ModelError(message, "--model demo")
 
 
 def unknown(name: str) -> ModelError:
