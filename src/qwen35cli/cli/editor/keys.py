@@ -1,5 +1,7 @@
 """The keys of the input line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from prompt_toolkit.buffer import Buffer
@@ -65,18 +67,14 @@ def key_bindings(pastes: Pastes, hooks: Hooks, outside: Outside) -> KeyBindings:
     @keys.add("up", filter=in_line & ~has_selection)
     @keys.add("c-p", filter=in_line)
     def up(event: KeyPressEvent) -> None:
-        buffer, was = event.current_buffer, event.current_buffer.working_index
-        buffer.auto_up(count=event.arg)
-        if buffer.working_index != was:
-            _fold(buffer, pastes)
+        with _folding(event.current_buffer, pastes) as buffer:
+            buffer.auto_up(count=event.arg)
 
     @keys.add("down", filter=in_line & ~has_selection)
     @keys.add("c-n", filter=in_line)
     def down(event: KeyPressEvent) -> None:
-        buffer, was = event.current_buffer, event.current_buffer.working_index
-        buffer.auto_down(count=event.arg)
-        if buffer.working_index != was:
-            _fold(buffer, pastes)
+        with _folding(event.current_buffer, pastes) as buffer:
+            buffer.auto_down(count=event.arg)
 
     @keys.add("c-g", filter=in_line)
     def edit(event: KeyPressEvent) -> None:
@@ -112,12 +110,16 @@ def key_bindings(pastes: Pastes, hooks: Hooks, outside: Outside) -> KeyBindings:
     return keys
 
 
-def _fold(buffer: Buffer, pastes: Pastes) -> None:
-    """Of an earlier message, which is kept in full, fold the pastes, or all of it where it is still
-    long: else the way past it leads through every line."""
-    text = pastes.fold(pastes.fold_again(buffer.text))
-    if text != buffer.text:
-        buffer.document = Document(text, len(text))
+@contextmanager
+def _folding(buffer: Buffer, pastes: Pastes) -> Iterator[Buffer]:
+    """Of an earlier message that is gone to, which is kept in full, fold the pastes, or all of it
+    where it is still long: else the way past it leads through every line."""
+    was = buffer.working_index
+    yield buffer
+    if buffer.working_index != was:
+        text = pastes.fold(pastes.fold_again(buffer.text))
+        if text != buffer.text:
+            buffer.document = Document(text, len(text))
 
 
 def _insert(buffer: Buffer, text: str) -> None:
