@@ -20,6 +20,8 @@ What is what:
                 A context is made by filling the caches with random numbers.
     drafts      a round of so many drafts by the MTP layer, all of which stay: host and device, from
                 the last token to the next. draft: the drafts alone. Against a spoken token.
+    prefill     tokens/s of prompts by chunk; and turns of few tokens behind the first context, read
+                as prompts and by steps of eight.
     graph       nodes of the graph of a token by kind; times of its kernels by torch.profiler. They
                 overlap where launches do, so gaps are what no kernel covers.
     kernels     one kind of launch over all layers' own weights in one graph; where these are few,
@@ -89,6 +91,7 @@ class Work:
     raw: Mapping[str, Any]
     contexts: tuple[int, ...]
     prompts: tuple[int, ...]
+    turns: tuple[int, ...]  # tokens, multiples of `FEW`
     chunks: tuple[int, ...]
     spoken: int  # tokens of a round
     repeats: int
@@ -104,6 +107,7 @@ FULL: Final = Work(
     raw=CONFIG_4B,
     contexts=(128, 4_096, 32_768, 131_072, 262_144),
     prompts=(512, 4_096, 32_768),
+    turns=(8, 32, 128),
     chunks=tuple(dict.fromkeys((PREFILL_CHUNK, 2_048))),
     spoken=64,
     repeats=7,
@@ -132,6 +136,7 @@ def quick() -> Work:
         raw=raw,
         contexts=(16, 128),
         prompts=(32,),
+        turns=(8,),
         chunks=(16,),
         spoken=2,
         repeats=1,
@@ -437,7 +442,7 @@ def _launch_everything(
         runner = Runner(model, capacity=capacity, kv_dtype=dtype)
         if runner.stepper is not None:
             step, control = runner.stepper._step, runner.stepper.control
-            for tokens in range(1, MOST + 2) if drafting else (1, 4):
+            for tokens in {*(range(1, MOST + 2) if drafting else (1, 4)), *([FEW] if long else [])}:
                 logits = step(control, tokens)
             if model.kernels.draws is not None:
                 drawing = model.kernels.draws(device, vocabulary, vocabulary, 4_096, 16)
@@ -560,6 +565,7 @@ def of_format(report: Report, work: Work, device: torch.device, format: str) -> 
         found["prefill"] = {}
         with report.section("prefill"):
             prefill(work, device, model, found["prefill"])
+            found["turns"] = turns(work, device, model)
     if "logits" in report.only:
         with report.section("logits"):
             found["logits"] = logits_against_reference(work, device, model, format)
@@ -1075,6 +1081,38 @@ def prefill(work: Work, device: torch.device, model: Qwen35, found: dict[str, An
             speeds[str(count)] = figure([count / each for each in taken])
 
 
+def turns(work: Work, device: torch.device, model: Qwen35) -> dict[str, Any]:
+    """Turns of few tokens, read as prompts are and by steps of `FEW`: microseconds of each."""
+    runner = Runner(model, capacity=min(8_192, model.config.text.max_context))
+    stepper = runner.stepper
+    assert stepper is not None, "the kernels take no step"
+
+    def as_prompt(ids: list[int]) -> None:
+        for _ in runner.prefill(Prompt(tuple(ids))):
+            pass
+
+    def by_steps(ids: list[int]) -> None:
+        with torch.inference_mode():
+            for start in range(0, len(ids), FEW):
+                stepper.read(ids[start : start + FEW])
+
+    found: dict[str, Any] = {}
+    for count in work.turns:
+        found[str(count)] = {}
+        for name, read in (("prompt_us", as_prompt), ("steps_us", by_steps)):
+            taken: list[float] = []
+            for _ in range(work.repeats + 2):  # the first compile, and make the graph
+                runner.reset()
+                as_prompt([1] * work.contexts[0])
+                wait(device)
+                began = time.perf_counter()
+                read([1] * count)
+                wait(device)
+                taken.append(1e6 * (time.perf_counter() - began))
+            found[str(count)][name] = figure(taken[2:])
+    return found
+
+
 # -- against the reference ------------------------------------------------------------------------
 
 
@@ -1443,6 +1481,9 @@ def show(result: Mapping[str, Any]) -> None:
         for chunk, speeds in found.get("prefill", {}).items():
             cells = (f"{int(n):,}: {_median(each, ',.0f')}" for n, each in speeds.items())
             print(f"prefill by {chunk}, tokens/s   " + "   ".join(cells))
+        for count, ways in found.get("turns", {}).items():
+            cells = (f"{name}: {_median(each, ',.0f')}" for name, each in ways.items())
+            print(f"a turn of {count} tokens   " + "   ".join(cells))
         _show_graph(found.get("graph"))
         _show_kernels(found.get("kernels", {}), copy)
         for name, each in found.get("logits", {}).items():
