@@ -47,6 +47,8 @@ class Chain:
         )
         made = random_model(config, schemes, device, kernels)
         cache = made.make_cache(FEW, undo=True)
+        for memory in cache.tensors():  # logs too, which nobody has written and steps read
+            memory.zero_()
         found = made.token_step(cache)
         assert not isinstance(found, NoSteps), found.reason
         self._step, self._stepper = found, Stepper(made, cache, found)
