@@ -10,6 +10,8 @@ from qwen35cli.errors import ModelError
 from qwen35cli.model.config import CEILINGS, Config
 from tests.tiny import tiny_config
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 262_144}
+
 
 def changed(section, **values):
     raw = copy.deepcopy(tiny_config())
@@ -107,6 +109,12 @@ def test_what_does_not_fit_together_is_refused(raw, message):
         ({"mrope_section": [9, -1, 0]}, "sum to 8"),
         ({"partial_rotary_factor": 0.0}, "even share of head_dim 32"),
         ({"rope_type": "yarn"}, "has no factor"),
+        ({"rope_type": "yarn", "attention_factor": 1.0}, "must be None"),
+        ({"rope_type": "yarn", "mscale": 1.0}, "must be None"),
+        ({"rope_type": "yarn", "truncate": False}, "must be True"),
+        ({"rope_theta": 1.0}, "rope_theta"),
+        ({**YARN, "beta_slow": 0}, "beta_slow"),
+        ({**YARN, "beta_fast": 0}, "beta_fast"),
     ],
     ids=str,
 )
@@ -117,11 +125,26 @@ def test_rotary_parameters_are_checked(values, message):
         Config.from_dict(raw)
 
 
+def test_yarn_at_the_old_place_is_not_passed_over():
+    raw = tiny_config()
+    raw["text_config"]["rope_scaling"] = YARN
+    with pytest.raises(ModelError, match="rope_scaling"):
+        Config.from_dict(raw)
+    raw["text_config"]["rope_scaling"] = None
+    assert Config.from_dict(raw).text.rotary.yarn is None
+
+
+def test_yarn_in_the_old_spelling_is_read():
+    raw = copy.deepcopy(tiny_config())
+    rope = raw["text_config"]["rope_parameters"]
+    rope |= YARN | {"type": "yarn"}
+    del rope["rope_type"]
+    assert Config.from_dict(raw).text.rotary.yarn is not None
+
+
 def test_yarn_is_read():
     raw = copy.deepcopy(tiny_config())
-    raw["text_config"]["rope_parameters"].update(
-        rope_type="yarn", factor=4.0, original_max_position_embeddings=262_144
-    )
+    raw["text_config"]["rope_parameters"].update(YARN)
     assert Config.from_dict(tiny_config()).text.max_context == 4096
     text = Config.from_dict(raw).text
     assert text.max_context == 1_048_576

@@ -284,10 +284,15 @@ def _layer_types(text: _Section) -> tuple[LayerType, ...]:
 
 def _rotary_config(text: _Section) -> RotaryConfig:
     rope = text.section("rope_parameters")
-    kind = rope.raw.get("rope_type", "default")
+    kind = rope.raw.get("rope_type", rope.raw.get("type", "default"))  # the second: older files
     if kind not in ("default", "yarn"):
         raise rope._refuse("rope_type", kind, "default or yarn")
+    text.must_be("rope_scaling", None)
     rope.must_be("mrope_interleaved", True)
+    if kind == "yarn":
+        rope.must_be("truncate", True)
+        for name in ("attention_factor", "mscale", "mscale_all_dim"):
+            rope.must_be(name, None)
     head_dim = text.integer("head_dim")
     dim = int(head_dim * rope.number("partial_rotary_factor", 0.0, 1.0))
     if dim < 2 or dim % 2:
@@ -301,14 +306,14 @@ def _rotary_config(text: _Section) -> RotaryConfig:
     ):
         raise rope._refuse("mrope_section", sections, f"three sizes that sum to {dim // 2}")
     return RotaryConfig(
-        theta=rope.number("rope_theta", 1.0, 1e12),
+        theta=rope.number("rope_theta", 1.001, 1e12),
         dim=dim,
         sections=(sections[0], sections[1], sections[2]),
         yarn=Yarn(
             factor=rope.number("factor", 1.0, 64.0),
             original_max_position_embeddings=rope.integer("original_max_position_embeddings"),
-            beta_fast=rope.number("beta_fast", 0.0, 1e6, default=32.0),
-            beta_slow=rope.number("beta_slow", 0.0, 1e6, default=1.0),
+            beta_fast=rope.number("beta_fast", 1e-3, 1e6, default=32.0),
+            beta_slow=rope.number("beta_slow", 1e-3, 1e6, default=1.0),
         )
         if kind == "yarn"
         else None,
