@@ -118,10 +118,11 @@ def _fill(memory: Memory, fetch: Fetch, table: list[list[int]]) -> None:
             saved_mtp = cache.mtp.snapshot()
         drafter = None
         if memory.runner.drafter is not None and mtp >= 0:
-            drafter = (
-                fetch(f"{name}.hidden").to(memory.runner.model.device, copy=True),
-                fetch(f"{name}.position").clone(),
-            )
+            hidden, position = fetch(f"{name}.hidden"), fetch(f"{name}.position")
+            width = memory.runner.model.config.text.hidden_size
+            if (hidden.shape, position.shape) != ((1, 1, width), (3, 1, 1)):
+                raise ValueError(f"{name}: {tuple(hidden.shape)}, {tuple(position.shape)}")
+            drafter = hidden.to(memory.runner.model.device, copy=True), position.clone()
         saved = Saved(length, position_delta, tuple(layers), saved_mtp)
         memory.places.append(Place(State(saved, drafter), bool(kept)))
     memory.runner.restore(memory.places[-1].state)
