@@ -12,6 +12,7 @@ from qwen35cli.errors import ModelError
     ("files", "given", "message", "hint"),
     [
         (["q4.gguf"], "q4.gguf", "is a GGUF file: llama.cpp reads those", "Qwen/Qwen3.5-4B"),
+        (["Q4.GGUF"], "Q4.GGUF", "is a GGUF file: llama.cpp reads those", "Qwen/Qwen3.5-4B"),
         (["q4.gguf"], "", "but GGUF files: llama.cpp reads those", "Qwen/Qwen3.5-4B"),
         (["adapter_config.json"], "", "it is a LoRA adapter", "Qwen/Qwen3.5-4B"),
         (["model.bin"], "model.bin", "a model is the folder that it lies in", "Qwen/Qwen3.5-4B"),
@@ -36,6 +37,11 @@ def test_a_path_of_a_file_is_no_hub_id(tmp_path, monkeypatch):
     (tmp_path / "mine" / "q4.gguf").touch()
     with pytest.raises(ModelError, match="is a GGUF file"):
         local_folder("mine/q4.gguf")
+    monkeypatch.chdir(tmp_path / "mine")
+    (tmp_path / "mine" / "model.safetensors").touch()
+    with pytest.raises(ModelError, match="is a file"):
+        local_folder("./model.safetensors")
+    monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "mine")
     assert local_folder("mine/q4.gguf") is None
 

@@ -50,7 +50,7 @@ def local_folder(name: str) -> Path | None:
     """
     folder = expanded(name)
     try:
-        if (len(folder.parts) > 1 or folder.suffix == GGUF) and folder.is_file():
+        if ("/" in name or folder.suffix.lower() == GGUF) and folder.is_file():
             raise _no_folder(name, folder)
         if not (name and folder.is_dir()):
             return None
@@ -109,7 +109,7 @@ def check_revision(name: str, revision: str | None) -> None:
 
 def _no_folder(name: str, file: Path) -> ModelError:
     """The refusal of a file."""
-    if file.suffix == GGUF:
+    if file.suffix.lower() == GGUF:
         return ModelError(f"{name} is a GGUF file: {ONLY_SAFETENSORS}", INSTEAD)
     here = (file.parent / CONFIG).is_file()
     parent = f"--model {quote(str(file.parent))}" if here else INSTEAD
