@@ -13,6 +13,7 @@ from qwen35cli.errors import ModelError, UsageError
 
 DEMO = "demo"
 GGUF: Final = ".gguf"
+WEIGHTS: Final = (GGUF, ".safetensors")
 ADAPTER: Final = "adapter_config.json"
 ONLY_SAFETENSORS: Final = (
     "llama.cpp reads those; here a model is a folder of safetensors with its config.json"
@@ -50,7 +51,7 @@ def local_folder(name: str) -> Path | None:
     """
     folder = expanded(name)
     try:
-        if ("/" in name or folder.suffix.lower() == GGUF) and folder.is_file():
+        if _may_be_a_file(name) and folder.is_file():
             raise _no_folder(name, folder)
         if not (name and folder.is_dir()):
             return None
@@ -60,6 +61,11 @@ def local_folder(name: str) -> Path | None:
         raise ModelError(f"{name} cannot be read: permission denied") from None
     except (OSError, ValueError):  # it cannot be a name: too long, or with a zero character
         return None
+
+
+def _may_be_a_file(name: str) -> bool:
+    """Whether a name is rather a path of a file than a size or a Hub id."""
+    return name.lower().endswith(WEIGHTS) or ("/" in name and not is_hub_id(name))
 
 
 def is_here(name: str) -> bool:
