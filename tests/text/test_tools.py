@@ -42,6 +42,8 @@ def call(arguments, name="f"):
         ("days", "3", 3),
         ("days", "3.5", "3.5"),
         ("days", "True", "True"),
+        ("days", "False", "False"),
+        ("share", "false", "false"),
         ("days", "three", "three"),
         ("days", "9" * 5000, "9" * 5000),
         ("days", "None", None),

@@ -148,7 +148,7 @@ def _value(raw: str, types: Sequence[str]) -> object:
     except ValueError:
         return raw
     fits = value is None or any(
-        isinstance(value, _JSON_TYPES[kind]) and (kind == "boolean" or value is not True)
+        isinstance(value, _JSON_TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
         for kind in kinds
     )
     return value if fits else raw
