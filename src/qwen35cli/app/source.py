@@ -2,13 +2,14 @@
 
 import importlib.resources
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Final
 
 from qwen35cli.checkpoint.hub import find_in_cache
 from qwen35cli.checkpoint.names import CONFIG
+from qwen35cli.checkpoint.pinned import DEFAULT_REPO
 from qwen35cli.errors import ModelError, UsageError
 
 DEMO = "demo"
@@ -18,7 +19,7 @@ ADAPTER: Final = "adapter_config.json"
 ONLY_SAFETENSORS: Final = (
     "llama.cpp reads those; here a model is a folder of safetensors with its config.json"
 )
-INSTEAD: Final = "--model Qwen/Qwen3.5-4B"
+INSTEAD: Final = f"--model {DEFAULT_REPO}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def _no_folder(name: str, file: Path) -> ModelError:
     if file.suffix.lower() == GGUF:
         return ModelError(f"{name} is a GGUF file: {ONLY_SAFETENSORS}", INSTEAD)
     here = (file.parent / CONFIG).is_file()
-    parent = f"--model {quote(str(file.parent))}" if here else INSTEAD
+    parent = f"--model {shlex.quote(str(file.parent))}" if here else INSTEAD
     return ModelError(f"{name} is a file: a model is the folder that it lies in", parent)
 
 
