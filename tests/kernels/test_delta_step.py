@@ -190,10 +190,8 @@ def same_bits(shape):
     assert torch.equal(layer.state, one_by_one.state)
 
 
-@pytest.mark.parametrize("shape", SHAPES[DEVICE.type == "cuda" : 3], ids=str)
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
 def test_tokens_read_at_once_leave_the_bits_of_those_read_one_by_one(shape):
-    """On a GPU not of heads so narrow as no model has: of the two products that a thread then sums
-    up, the assembler fuses now the one, now the other with the sum."""
     torch.manual_seed(3)
     same_bits(shape)
 

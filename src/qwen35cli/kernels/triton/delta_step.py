@@ -125,7 +125,7 @@ def _delta_step(
         k = tl.load(k_past + (i * G + group) * K + keys, cache_modifier=".cg")
         d = tl.load(d_past + (i * H + head) * V + columns, cache_modifier=".cg")
         g = tl.load(g_past + i * H + head, cache_modifier=".cg")
-        s = tl.fma(k[:, None], d[None, :], tl.exp(g) * s)  # as below, to the bit
+        s = tl.fma(k[:, None], d[None, :], tl.exp(g) * s)  # fused as below
     if kept > 0:
         tl.store(state_ptr, s)
     wait(PDL)
