@@ -312,14 +312,34 @@ def test_the_step_after_a_token_is_on_its_way_before_the_token_is_read(runners, 
     assert log == ["launch", 0, "launch", 1, 2]
 
 
-def test_the_device_draws_nothing_of_what_overflowed(runners):
-    ours, _ = runners()
-    sampler = Sampler(GREEDY, 500)
-    with torch.inference_mode():
-        ours.model.language_model.norm.weight.fill_(torch.inf)
-    events = run_ahead(ours, ours.ahead(sampler), Prompt((1, 2, 3)), sampler, stop=frozenset())
+@pytest.mark.parametrize("sampling", SAMPLINGS[:2], ids=str)
+@pytest.mark.parametrize("taken", [0, 5])
+@pytest.mark.parametrize("drafting", [False, True])
+def test_an_answer_ends_with_an_error_where_the_model_overflows(
+    runners, checking, drafting, taken, sampling
+):
+    prompt, sampler = Prompt((1, 2, 3)), Sampler(sampling, 500)
+    if drafting:
+        ours, _, expected = checking(prompt, sampling, max_tokens=20)
+        options = {"depth": Fixed(3), "rounds": Rounds(), "checks": ours.checks(sampler)}
+        events = speculate(ours, prompt, sampler, stop=frozenset(), **options)
+    else:
+        ours, plain = runners()
+        expected = tokens(
+            generate(plain, prompt, Sampler(sampling, 500), stop=frozenset(), max_tokens=20)
+        )
+        events = run_ahead(ours, ours.ahead(sampler), prompt, sampler, stop=frozenset())
+    found = []
     with pytest.raises(ModelError, match="computes no numbers"):
-        list(events)
+        while True:
+            if len(found) == taken:
+                with torch.inference_mode():
+                    ours.model.language_model.norm.weight.fill_(torch.inf)
+            found += tokens([next(events)])
+    assert found == expected[: len(found)]
+    assert taken <= len(found) <= taken + 4  # those that were drawn before
+    assert set(sampler.generated) == {token for token, _ in found}
+    assert ours.length - len(prompt.ids) in ({len(found) - 1, len(found)} if found else {0})
 
 
 def test_a_cache_that_cannot_be_undone_has_no_log():

@@ -135,7 +135,6 @@ def test_impossible_tokens_are_never_drawn():
     logits[possible] = torch.tensor([1.0, -2.0, 0.5, 0.0])
     found = agree(logits, Sampling(top_k=64, top_p=1.0, temperature=3.0), 1_000, 2 * OFTEN)
     assert set(found) <= set(possible)
-    assert drawn(logits[:1].expand(50), SETTINGS["greedy"], 40, steps=1) == [0]
 
 
 def test_the_first_of_equals_is_the_likeliest():
@@ -187,6 +186,33 @@ def test_all_that_is_written_is_as_the_reference_writes_it(name, ids):
     assert plain.control.tolist() == [100 + 3 * (1 + 2 + 3), -7, 3, 1, 9]
     assert plain.ids.tolist()[1:] == [-1, -1]
     assert not room.counters.any()
+
+
+@pytest.mark.parametrize("name", ["greedy", "plain", "penalties"])
+@pytest.mark.parametrize("ill", [torch.nan, -torch.nan, torch.inf, "all nan", "all impossible"])
+def test_the_host_is_told_of_what_overflowed(name, ill, monkeypatch):
+    """The device goes on with a token that the next step can be run with."""
+    monkeypatch.setattr(sample, "ROOM", 128)
+    rows, vocab_size = 304, 300
+    room = sample.sample_room(DEVICE, rows, vocab_size)
+    ours, plain = (state(SETTINGS[name], rows, device) for device in (DEVICE, "cpu"))
+    for step in range(3):
+        logits = random(rows, seed=step)
+        logits[vocab_size:] = torch.nan  # the padding may hold anything
+        if step == 1:
+            if isinstance(ill, str):
+                logits[:] = torch.nan if ill == "all nan" else -torch.inf
+            else:
+                logits[77] = ill
+        sample.draw(logits.to(DEVICE), *ours.all(), room, 1)
+        reference.sample_step(logits, *plain.all(), vocab_size, 1)
+        assert 0 <= int(ours.ids[0]) < vocab_size
+        assert not room.counters.any()
+        for part in ("seen", "control", "ring"):
+            assert torch.equal(getattr(ours, part).cpu(), getattr(plain, part))
+    first, second, third = ours.ring[:3].tolist()
+    assert second == -1 and min(first, third) >= 0
+    assert ours.seen.nonzero().flatten().tolist() == sorted({first, third})
 
 
 def test_one_room_serves_whatever_the_options_are():

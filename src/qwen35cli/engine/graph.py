@@ -27,7 +27,7 @@ from qwen35cli.kernels.operands import (
 from qwen35cli.model.cache import Cache, DeltaCache, KVCache
 from qwen35cli.model.qwen35 import Qwen35
 
-from .sampling import Sampler, Sampling, require_finite
+from .sampling import Sampler, Sampling, no_numbers
 
 RING: Final = 16  # drawn tokens that are kept for the host, which is one behind
 UNIFORMS: Final = 4_096  # random numbers on the device, renewed by halves
@@ -201,11 +201,7 @@ class Ahead:
         """Draw the first token from (V,) logits, behind those that `sampler` knows of.
 
         It draws nothing itself meanwhile; the tokens that are drawn here are for it to `take`.
-
-        Raises:
-            ModelError: the logits are no numbers.
         """
-        require_finite(logits[: sampler.vocab_size].amax())
         self._random, self._drawn = sampler.random(), 0
         stepper, drawing = self.stepper, self.drawing
         drawing.begin(sampler.sampling, sampler.generated)
@@ -236,11 +232,15 @@ class Ahead:
         return self._logits
 
     def token(self, number: int) -> int:
-        """The token of a draw, counted from `start`; waits until it is there."""
+        """The token of a draw, counted from `start`; waits until it is there.
+
+        Raises:
+            ModelError: its logits are no numbers.
+        """
         assert self._drawn - 2 <= number < self._drawn
         if self._events is not None:
             self._events[number % RING].synchronize()
-        return int(self.drawing.ring[number % RING])
+        return given(int(self.drawing.ring[number % RING]))
 
     def _mark(self) -> None:
         if self._events is not None:
@@ -276,9 +276,15 @@ class Checks:
         self.drawing.begin(self.sampler.sampling, self.sampler.generated)
         self._tokens, self._awaited = [], 0
 
-    @property
-    def tokens(self) -> list[int]:
-        """Behind each token read last, if the drafts before it are right; waits for them."""
+    def token(self, index: int) -> int:
+        """Behind each token read last, if the drafts before it are right; waits for it.
+
+        Raises:
+            ModelError: its logits are no numbers.
+        """
+        return given(self._drawn()[index])
+
+    def _drawn(self) -> list[int]:
         if self._awaited:
             if self._event is not None:
                 self._event.synchronize()
@@ -307,10 +313,22 @@ class Checks:
     def settle(self, taken: Sequence[int]) -> None:
         """These tokens were taken: of those that the last step drew, as far as they were right, or
         others. The penalties count them, and no more."""
-        known, drawn = self.sampler.generated, self.tokens
-        self.drawing.mark([token for token in drawn if token not in known], seen=False)
+        known, drawn = self.sampler.generated, self._drawn()
+        never = [token for token in drawn if token >= 0 and token not in known]
+        self.drawing.mark(never, seen=False)
         self.drawing.mark([token for token in taken if token not in drawn], seen=True)
         self._tokens = []
+
+
+def given(token: int) -> int:
+    """What the device left of a draw, if that is a token.
+
+    Raises:
+        ModelError: the logits are no numbers.
+    """
+    if token < 0:
+        raise no_numbers()
+    return token
 
 
 def new_event() -> torch.cuda.Event:

@@ -101,7 +101,8 @@ class Sampler:
             ModelError: they are no numbers.
         """
         token = self._draw(self._penalized(logits[: self.vocab_size]))
-        require_finite(logits[token])  # what is no number counts as the largest
+        if not logits[token].isfinite():  # what is no number counts as the largest
+            raise no_numbers()
         self._generated.add(token)
         return token
 
@@ -154,17 +155,12 @@ class Sampler:
         return int(tokens[min(index, int(keep.nonzero()[-1]))])
 
 
-def require_finite(logit: Tensor) -> None:
-    """Of a likeliest token: where a model overflows there is none.
-
-    Raises:
-        ModelError: it is infinite or not a number.
-    """
-    if not logit.isfinite():
-        raise ModelError(
-            f"the model computes no numbers: the likeliest token has a logit of {float(logit)}",
-            "qwen35 verify MODEL tells whether its files are whole",
-        )
+def no_numbers() -> ModelError:
+    """Where a model overflows no token is the likeliest."""
+    return ModelError(
+        "the model computes no numbers: the logit of its likeliest token is infinite or undefined",
+        "qwen35 verify MODEL tells whether its files are whole",
+    )
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

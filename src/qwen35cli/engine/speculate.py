@@ -82,7 +82,7 @@ def speculate(
                 if drawing is None:
                     token = next_token(sampler, steering, logits)
                 else:
-                    token = drawing.tokens[len(taken)]
+                    token = drawing.token(len(taken))
                     sampler.take([token])
                     steering.take(token)
                 seconds += time.perf_counter() - started

@@ -294,7 +294,7 @@ class Drawing(Protocol):
     """Draws of tokens on the device, which can be captured in a graph with the step before."""
 
     uniforms: Tensor  # (N,) float32 in [0, 1): draw n takes that at n % N
-    ring: Tensor  # (R,) int32, of the host: the token of draw n is that at n % R
+    ring: Tensor  # (R,) int32, of the host: the token of draw n is that at n % R; -1: no number
 
     def serves(self, options: DrawOptions) -> bool:
         """Whether tokens can be drawn so."""

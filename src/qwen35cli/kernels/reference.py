@@ -819,11 +819,13 @@ def sample_step(
         logits: (V,) float32 of the last position; ids from `vocab_size` on are never drawn.
         options: (6,) float32: temperature (0 is argmax), top_p, min_p, presence_penalty,
             repetition_penalty, top_k (0 keeps all).
-        seen: (V,) uint8, 1 where a token was generated; that of the drawn token is set.
+        seen: (V,) uint8, 1 where a token was generated; that of the drawn token is set, unless its
+            ring says -1.
         uniforms: (N,) float32 in [0, 1): draw number n takes that at n % N.
         control: (5,) int32: start, delta, kept, parity, drawn; all but delta move on.
         ids: (T,) integers; the first becomes the token.
-        ring: (R,) int32; that at drawn % R becomes the token.
+        ring: (R,) int32; that at drawn % R becomes the token, or -1 where the best logit is no
+            finite number: whichever token is chosen then, the step behind it can be run.
         tokens: of this step.
     """
     temperature, top_p, min_p, presence, repetition, top_k = options
@@ -844,8 +846,10 @@ def sample_step(
         point = uniforms[drawn % len(uniforms)] * weights[-1]
         index = min(int((weights <= point).sum()), int(keep.nonzero()[-1]))
     token = int(order[index])
-    seen[token] = 1
+    finite = bool(best[0].isfinite())
+    if finite:
+        seen[token] = 1
     ids[0] = token
-    ring[drawn % len(ring)] = token
+    ring[drawn % len(ring)] = token if finite else -1
     moved = start + tokens, int(control[1]), tokens, parity ^ 1, drawn + 1
     control.copy_(torch.tensor(moved, dtype=torch.int32))

@@ -7,7 +7,8 @@ the last to arrive sorts and draws. Logits so crowded in a group that more than 
 searched again, slowly, one by one.
 
 Logits are compared with their ids, as one number: of equals the lowest id comes first. The host
-leaves the order of equals to `torch.topk`; its argmax takes the lowest as well.
+leaves the order of equals to `torch.topk`; its argmax takes the lowest as well. What is not a
+number counts as infinite, and where the best is that, the host is told so instead of the token.
 """
 
 from collections.abc import Collection, Sequence
@@ -222,6 +223,11 @@ def _value(key):
 
 
 @triton.jit
+def _finite(key):
+    return tl.abs(_value(key)) < float("inf")
+
+
+@triton.jit
 def place_of(key):
     return 0x7FFFFFFF - (key & 0x7FFFFFFF).to(tl.int32)
 
@@ -244,6 +250,7 @@ def _keys(value, seen, options_ptr, token, vocab_size):
     if (presence != 0) | (repetition != 1):
         less = tl.where(value > 0, tl.div_rn(value, repetition), value * repetition)
         value = tl.where(seen, less - presence, value)
+    value = tl.where(value == value, value, float("inf"))
     return tl.where(token < vocab_size, key_of(value, token), NOTHING)
 
 
@@ -319,10 +326,12 @@ def _draw(
     wait(PDL)
     group = tl.arange(0, GROUPS)
     peaks = tl.load(peaks_ptr + group, mask=group < programs, other=NOTHING)
+    best = tl.full((), NOTHING, dtype=tl.int64)
     chosen = tl.full((), -1, dtype=tl.int32)
     if temperature == 0:
         if tl.program_id(0) == 0:
-            chosen = place_of(tl.max(peaks, axis=0))
+            best = tl.max(peaks, axis=0)
+            chosen = place_of(best)
     else:
         keys = _keys(value, seen, options_ptr, token, vocab_size)
         least = tl.min(tl.where(_larger(peaks, peaks) < top_k, peaks, MOST), axis=0)
@@ -343,13 +352,17 @@ def _draw(
             else:
                 _search(logits_ptr, seen_ptr, options_ptr, rows, vocab_size, best_ptr, kept, BLOCK)
             tl.debug_barrier()
-            chosen = _pick(best_ptr, kept, temperature, top_p, min_p, uniform, KEEP)
+            best = tl.load(best_ptr)
+            chosen = place_of(best)
+            if _finite(best):
+                chosen = _pick(best_ptr, kept, temperature, top_p, min_p, uniform, KEEP)
             tl.store(counters_ptr, 0)
             tl.store(counters_ptr + 1, 0)
     if chosen >= 0:  # hand the token to the host and to the next step, and move on to that
+        finite = _finite(best)
         tl.store(ids_ptr, chosen.to(ids_ptr.dtype.element_ty))
-        tl.store(ring_ptr + drawn % slots, chosen)
-        tl.store(seen_ptr + chosen, tl.full((), 1, dtype=tl.uint8))
+        tl.store(ring_ptr + drawn % slots, tl.where(finite, chosen, -1))
+        tl.store(seen_ptr + chosen, tl.full((), 1, dtype=tl.uint8), mask=finite)
         tl.store(control_ptr, start + TOKENS)
         tl.store(control_ptr + 2, TOKENS)
         tl.store(control_ptr + 3, parity ^ 1)
