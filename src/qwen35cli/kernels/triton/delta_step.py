@@ -141,9 +141,9 @@ def _delta_step(
         # Of q and k as they come: all sums in one pass over the state, scaled afterwards.
         q_state = tl.sum(q[:, None] * s, axis=0)
         k_state = tl.sum(k[:, None] * s, axis=0)
-        q_scale = 1.0 / tl.sqrt(tl.sum(q * q) + 1e-6) / tl.sqrt(K * 1.0)
-        k_scale = 1.0 / tl.sqrt(tl.sum(k * k) + 1e-6)
-        q_k = tl.sum(q * k) * q_scale * k_scale
+        q_scale = 1.0 / tl.sqrt(_sum(q, q) + 1e-6) / tl.sqrt(K * 1.0)
+        k_scale = 1.0 / tl.sqrt(_sum(k, k) + 1e-6)
+        q_k = _sum(q, k) * q_scale * k_scale
         g = rate * tl.where(a > 20.0, a, tl.log(1.0 + tl.exp(tl.minimum(a, 20.0))))
         decay = tl.exp(g)
         d = tl.fma(-decay * k_scale, k_state, v) * tl.sigmoid(b)
@@ -156,9 +156,18 @@ def _delta_step(
             tl.store(g_new + t * H + head, g)
             if head % (H // G) == 0:
                 tl.store(k_new + (t * G + group) * K + keys, k)
-        total = tl.sum(y * y)
+        total = _sum(y, y)
         if COLUMNS == V:
             y *= 1.0 / tl.sqrt(total / V + eps)
         y = y * weight * z * tl.sigmoid(z)
         tl.store(out_ptr + t * (H * V) + head * V + columns, y.to(out_ptr.dtype.element_ty))
         tl.store(squares_ptr + (t * H + head) * (V // COLUMNS) + part, total)
+
+
+@triton.jit
+def _sum(a, b):
+    """Of products that are rounded before they are added. Of a thread with one product the assembler
+    would otherwise fuse that with what comes from its neighbour, which fuses the other one: both
+    would hold another sum, and a key in registers would not be the one that its log gives back.
+    """
+    return tl.sum(tl.fma(a, b, 0.0))
