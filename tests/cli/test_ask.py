@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import signal
+import sys
 
 import pytest
 from PIL import Image
 
 from qwen35cli.app import load
-from qwen35cli.cli import run
+from qwen35cli.cli import run, terminal
 from tests import fakes
 
 THINKING = [["two and two", "</think>", "\n\nFour."]]
@@ -408,6 +409,13 @@ def test_a_limit_behind_the_last_of_the_json_does_no_harm(call):
     code, out, err = call(*given, '{"type": "integer"}', turns=[["5"]])
     assert (code, json.loads(out)["data"]) == (7, None)
     assert err.startswith("error: the answer stopped at 1 token inside the JSON")
+
+
+def test_json_held_to_a_schema_is_no_markdown(call, monkeypatch):
+    monkeypatch.setattr(terminal, "_is_terminal", lambda stream: stream is sys.stdout)
+    answer = json.dumps({"a": "**b** `c` __init__ [d](e)"})
+    assert b"**" not in call("ask", "q", turns=[[answer]])[1]
+    assert call("ask", "q", "--schema", "a", turns=[[answer]])[1] == f"{answer}\n".encode()
 
 
 def test_a_full_context_is_named(call):

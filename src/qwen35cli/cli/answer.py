@@ -117,7 +117,9 @@ class TextView:
 
 
 def text_view(sink: Sink, terminal: Terminal, flags: Flags) -> TextView:
-    """The view of one answer of `ask`. Markdown is rendered on a terminal, and nowhere else."""
+    """The view of one answer of `ask`. Markdown is rendered on a terminal, and nowhere else; what
+    a schema holds to JSON is no Markdown.
+    """
     output = flags.output
     shown: Thinking | None = None
     if not terminal.quiet:
@@ -125,7 +127,8 @@ def text_view(sink: Sink, terminal: Terminal, flags: Flags) -> TextView:
         limit = flags.thinking.think_budget
         kind = Counted if hidden else Streamed
         shown = kind(terminal, limit if limit > 0 else None)
-    rendered = terminal.out_is_terminal and output.output is None and not output.no_markdown
+    shows_markdown = output.schema is None and not output.no_markdown
+    rendered = terminal.out_is_terminal and output.output is None and shows_markdown
     return TextView(
         sink,
         raw=output.raw,
