@@ -75,6 +75,45 @@ def test_arguments_take_their_declared_type(name, raw, value, tool):
     assert type(parsed.arguments[name]) is type(value)
 
 
+CITY = {"type": "object", "properties": {"name": {"type": "string"}}}
+AS_PYDANTIC_WRITES = {
+    "type": "object",
+    "$defs": {"a/b": CITY, "loop": {"anyOf": [{"$ref": "#/$defs/loop"}, {"type": "boolean"}]}},
+    "properties": {
+        "days": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+        "name": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "city": {"$ref": "#/$defs/a~1b"},
+        "home": {"allOf": [{"$ref": "#/$defs/a~1b"}], "description": "where it began"},
+        "loop": {"$ref": "#/$defs/loop"},
+        "gone": {"$ref": "#/$defs/nothing"},
+        "self": {"$ref": "#"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "value"),
+    [
+        ("days", "3", 3),
+        ("days", "null", None),
+        ("days", "3.5", "3.5"),
+        ("name", "3", "3"),
+        ("name", "None", None),
+        ("city", '{"name": "Rome"}', {"name": "Rome"}),
+        ("home", '{"name": "Rome"}', {"name": "Rome"}),
+        ("home", "Rome", "Rome"),
+        ("loop", "True", True),
+        ("gone", "3", "3"),
+        ("self", '{"days": 3}', {"days": 3}),
+    ],
+)
+def test_choices_and_references_declare_types_too(name, raw, value):
+    (parsed,) = parse_tool_calls(
+        call({name: raw}), [{"name": "f", "parameters": AS_PYDANTIC_WRITES}]
+    )
+    assert parsed.arguments == {name: value}
+
+
 def test_several_calls_among_text():
     text = f"Checking.\n\n{call({'city': 'Paris', 'days': '3'})}\n{call({}, 'g')}"
     assert parse_tool_calls(text, [TOOL]) == [

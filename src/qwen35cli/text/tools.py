@@ -1,7 +1,7 @@
 """Functions for the model: their definitions, and its calls as text to typed arguments."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,16 +122,41 @@ def _declared_types(name: str, tools: Sequence[Mapping[str, object]]) -> dict[st
     for tool in tools:
         function = _mapping(tool.get("function", tool))
         if function.get("name") == name:
-            properties = _mapping(_mapping(function.get("parameters")).get("properties"))
-            return {key: tuple(_types(_mapping(schema))) for key, schema in properties.items()}
+            parameters = _mapping(function.get("parameters"))
+            properties = _mapping(parameters.get("properties"))
+            return {key: _types(schema, parameters) for key, schema in properties.items()}
     return {}
 
 
-def _types(schema: Mapping[str, object]) -> Iterator[str]:
-    declared = schema.get("type")
-    for kind in declared if isinstance(declared, list) else [declared]:
-        if isinstance(kind, str):
-            yield kind
+def _types(schema: object, whole: Mapping[str, object]) -> Sequence[str]:
+    """The JSON types that a schema names, itself, in its choices, or in what it refers to.
+
+    Args:
+        schema: of a parameter.
+        whole: in which its references are looked up.
+    """
+    types: list[str] = []
+    left, seen = [schema], set()
+    while left:
+        part = _mapping(left.pop())
+        declared = part.get("type")
+        kinds = declared if isinstance(declared, list) else [declared]
+        types += (kind for kind in kinds if isinstance(kind, str))
+        for key in ("anyOf", "oneOf", "allOf"):
+            choices = part.get(key)
+            left += choices if isinstance(choices, list) else []
+        target = part.get("$ref")
+        if isinstance(target, str) and target not in seen:
+            seen.add(target)
+            left.append(_referred(target, whole))
+    return tuple(types)
+
+
+def _referred(target: str, whole: object) -> object:
+    """What the JSON pointer in `#/$defs/NAME` leads to; None where that is nothing."""
+    for step in target.split("/")[1:]:
+        whole = _mapping(whole).get(step.replace("~1", "/").replace("~0", "~"))
+    return whole
 
 
 def _mapping(value: object) -> Mapping[str, object]:
