@@ -411,6 +411,23 @@ def test_a_limit_behind_the_last_of_the_json_does_no_harm(call):
     assert err.startswith("error: the answer stopped at 1 token inside the JSON")
 
 
+def test_no_json_for_a_schema_is_told_with_what_helps(call):
+    def told(*flags, **given):
+        code, _, err = call("ask", "q", "-q", "--schema", '{"type": "string"}', *flags, **given)
+        assert code == 7
+        return err
+
+    err = told(turns=[["a thought"]], thinking=True)
+    assert err == (
+        "error: the model ended inside its thinking: there is no answer to satisfy the schema\n"
+        "hint: --no-think\n"
+    )
+    long = [['"' + "abc " * 99]]
+    assert told(turns=long, ctx=120).endswith("hint: a larger --ctx\n")
+    thought = [["why", "</think>", "\n\n", *long[0]]]
+    assert told(turns=thought, ctx=400, thinking=True).endswith(", or --no-think\n")
+
+
 def test_json_held_to_a_schema_is_no_markdown(call, monkeypatch):
     monkeypatch.setattr(terminal, "_is_terminal", lambda stream: stream is sys.stdout)
     answer = json.dumps({"a": "**b** `c` __init__ [d](e)"})

@@ -68,11 +68,16 @@ def check(schema: Schema, result: "Result") -> Any:
     """The parsed answer.
 
     Raises:
-        SchemaError: it does not satisfy the schema, or was cut before it could.
+        SchemaError: there is none, it does not satisfy the schema, or was cut before it could.
     """
     from qwen35cli.text import schema as schemas
     from qwen35cli.text.constraint import is_whole
 
+    if result.closed_by == "none" and result.finish_reason == "stop":
+        raise SchemaError(
+            "the model ended inside its thinking: there is no answer to satisfy the schema",
+            "--no-think",
+        )
     cut = result.finish_reason in ("length", "context")
     if cut and not is_whole(schema, result.answer):
         raise SchemaError(
@@ -80,7 +85,7 @@ def check(schema: Schema, result: "Result") -> Any:
             "it does not satisfy the schema",
             f"--max-tokens {2 * result.answer_tokens}"
             if result.finish_reason == "length"
-            else "a larger --ctx, or --no-think",
+            else "a larger --ctx" + (", or --no-think" if result.closed_by != "off" else ""),
         )
     return schemas.check(schema, result.answer)
 
