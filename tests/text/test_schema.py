@@ -131,6 +131,10 @@ REFUSED = [
         '{"items": {"patternProperties": {"[a-z&&b]": {}}}}',
         "the schema is not a valid JSON schema: at /items/patternProperties: '[a-z&&b]' can be",
     ),
+    (
+        '{"pattern": "(?u)a"}',
+        "the schema is not a valid JSON schema: at /pattern: '(?u)a' is not a",
+    ),
     ('{"pattern": "[a||b]"}', "the schema is not a valid JSON schema: at /pattern: '[a||b]' can"),
     ('{"pattern": "[a--b]"}', "the schema is not a valid JSON schema: at /pattern: '[a--b]' can"),
     (
@@ -284,6 +288,24 @@ def test_a_long_value_is_not_repeated_whole():
 def test_cents_are_multiples_of_a_hundredth():
     prices = ", ".join(f"{cents / 100:.2f}" for cents in range(1_000))
     check({"items": {"multipleOf": 0.01}}, f"[{prices}]")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"^\W$", "é"),
+        (r"^\D$", "٣"),
+        (r"[^\w\s]", "größer"),
+        (r"^\s\S$", "\u00a0é"),
+        (r"^\w$", "w"),
+    ],
+)
+def test_letters_and_digits_of_a_pattern_are_those_of_ascii(pattern, text):
+    schema = {"const": text, "pattern": pattern}
+    assert read_schema(json.dumps(schema)) == schema  # so it can be enforced
+    check(schema, json.dumps(text))
+    with pytest.raises(SchemaError, match=r"'12' does not match '\^a\$'"):
+        check({"pattern": "^a$"}, '"12"')
 
 
 def test_the_draft_a_schema_names_decides():

@@ -143,11 +143,11 @@ def _patterns() -> Any:
 
     checker = FormatChecker(("regex",))
 
-    @checker.checks("regex", raises=(re.error, FutureWarning))
+    @checker.checks("regex", raises=(re.error, ValueError, FutureWarning))
     def compiles(pattern: object) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)
-            return not isinstance(pattern, str) or bool(re.compile(pattern))
+            return not isinstance(pattern, str) or bool(re.compile(pattern, re.ASCII))
 
     return checker
 
@@ -274,7 +274,9 @@ def check(schema: Mapping[str, Any], text: str) -> Any:
 
 
 def _exact(draft: Any) -> Any:
-    """A validator of that draft that counts the references it follows, and reckons in decimals."""
+    """A validator of that draft that counts the references it follows, reckons in decimals, and
+    reads patterns as what holds an answer to them does.
+    """
     from jsonschema import validators
 
     follow, followed = draft.VALIDATORS["$ref"], itertools.count(1)
@@ -289,7 +291,7 @@ def _exact(draft: Any) -> Any:
         return follow(validator, target, value, schema)
 
     extend: Any = validators.extend  # the stubs give it no types
-    return extend(draft, {"$ref": counted, "multipleOf": _multiple_of})
+    return extend(draft, {"$ref": counted, "multipleOf": _multiple_of, "pattern": _pattern})
 
 
 def _multiple_of(
@@ -300,6 +302,18 @@ def _multiple_of(
 
     if validator.is_type(value, "number") and Fraction(repr(value)) % Fraction(repr(factor)):
         yield ValidationError(f"{value!r} is not a multiple of {factor!r}")
+
+
+def _pattern(
+    validator: Any, pattern: str, value: Any, schema: Mapping[str, Any]
+) -> Iterator[Exception]:
+    r"""`pattern` with the `\w` and `\d` of JSON Schema, which are ASCII, or with Python's."""
+    from jsonschema import ValidationError
+
+    if validator.is_type(value, "string") and not any(
+        re.search(pattern, value, flags) for flags in (re.ASCII, re.UNICODE)
+    ):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
 def _pointer(path: Iterable[str | int]) -> str:
