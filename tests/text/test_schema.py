@@ -135,6 +135,14 @@ REFUSED = [
         '{"pattern": "(?u)a"}',
         "the schema is not a valid JSON schema: at /pattern: '(?u)a' is not a",
     ),
+    (
+        '{"pattern": "a{99999999999}"}',
+        "the schema is not a valid JSON schema: at /pattern: 'a{99999999999}' is not a 'regex'",
+    ),
+    (
+        json.dumps({"pattern": 3_000 * "(" + 3_000 * ")"}),
+        "the schema is not a valid JSON schema: at /pattern: '(((((((((",
+    ),
     ('{"pattern": "[a||b]"}', "the schema is not a valid JSON schema: at /pattern: '[a||b]' can"),
     ('{"pattern": "[a--b]"}', "the schema is not a valid JSON schema: at /pattern: '[a--b]' can"),
     (

@@ -143,7 +143,9 @@ def _patterns() -> Any:
 
     checker = FormatChecker(("regex",))
 
-    @checker.checks("regex", raises=(re.error, ValueError, FutureWarning))
+    @checker.checks(
+        "regex", raises=(re.error, ValueError, OverflowError, RecursionError, FutureWarning)
+    )
     def compiles(pattern: object) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)
