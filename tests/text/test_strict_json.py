@@ -28,6 +28,8 @@ def test_what_is_unambiguous_is_read():
         ('"\\ud800"', "U+D800 is half a surrogate pair, no character"),
         ("[" * 100_000, "it is nested too deeply"),
         ('{"a": 1} {"a": 1}', "extra data at line 1, column 10"),
+        ('{"a": "b', "unterminated string starting at line 1, column 7"),
+        ('["a\nb"]', "invalid control character at line 1, column 4"),
         ("{'a': 1}", "expecting property name enclosed in double quotes at line 1, column 2"),
     ],
 )

@@ -28,7 +28,7 @@ def loads(text: str) -> Any:
         )
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        what = error.msg[:1].lower() + error.msg[1:]
+        what = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
         raise ValueError(f"{what} at line {error.lineno:,}, column {error.colno:,}") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
