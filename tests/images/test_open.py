@@ -27,14 +27,19 @@ def chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+def png(size, depth, colours, body, more=b""):
+    """A PNG of packed lines, with chunks that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", *size, depth, colours, 0, 0, 0)
+    ihdr, idat, iend = chunk(b"IHDR", header), chunk(b"IDAT", body), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + ihdr + more + idat + iend
+
+
 def png_bomb(width, height):
     """A few kilobytes that unfold to `width` x `height` grey pixels."""
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     packer = zlib.compressobj(9)
     line = bytes(1 + (width + 7) // 8)
     body = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
-    ihdr, idat, iend = chunk(b"IHDR", header), chunk(b"IDAT", body), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + ihdr + idat + iend
+    return png((width, height), 1, 0, body)
 
 
 def refusal(call, *arguments):
@@ -142,6 +147,27 @@ def test_half_transparent_is_mixed_with_white():
 def test_a_colour_declared_transparent_becomes_white(mode, options):
     picture = Image.new("RGB", (4, 4), RED).convert(mode)
     assert decode_image(encoded(picture, **options), "x").picture.getpixel((1, 1)) == WHITE
+
+
+@pytest.mark.parametrize(
+    ("depth", "samples", "hidden", "seen"),
+    [
+        (1, 0b01_000000, [1], [(0, 0, 0), WHITE]),
+        (2, 0b0001_0000, [1], [(0, 0, 0), WHITE]),
+        (4, 0x01, [1], [(0, 0, 0), WHITE]),
+        (16, 0x0000_0001, [0], [WHITE, (0, 0, 0)]),  # to the last bit
+        (16, 0x8000_4000, [0x8000], [WHITE, (64,) * 3]),
+        (16, 0x8000_0000_0000_4000_0000_0000, [0x8000, 0, 0], [WHITE, (64, 0, 0)]),
+        (16, 0x0000_0000_0000_4000_0000_0000, [0, 0, 0], [WHITE, (64, 0, 0)]),
+    ],
+)
+def test_a_transparent_colour_has_the_depth_of_its_picture(depth, samples, hidden, seen):
+    width = max(1, 2 * depth * len(hidden) // 8)
+    body = zlib.compress(b"\0" + samples.to_bytes(width))
+    colour = chunk(b"tRNS", struct.pack(f">{len(hidden)}H", *hidden))
+    data = png((2, 1), depth, 2 if len(hidden) == 3 else 0, body, colour)
+    picture = decode_image(data, "x").picture
+    assert [picture.getpixel((x, 0)) for x in range(2)] == seen
 
 
 def test_sixteen_bits_are_scaled_not_clipped():

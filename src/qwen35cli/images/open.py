@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from qwen35cli.errors import DoesNotFitError, UsageError
 
@@ -25,6 +25,9 @@ FORMATS = ("JPEG", "PNG", WebPImagePlugin.WebPImageFile.format, "GIF", "BMP")
 # Pillow refuses a PNG with a comment or a colour profile that unfolds to more than a megabyte, as
 # the source of a diagram does. What all comments may take together stays its limit.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+
+# Pillow brings the samples of a PNG to 8 bits, but not the one that is declared transparent.
+_PNG_SCALES: dict[object, float] = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}  # by raw mode
 
 _FORMATS_HINT = "JPEG, PNG, WEBP, GIF and BMP are read; to convert: magick FILE picture.png"
 _SHRINK_HINT = "scale it down first: magick FILE -resize 4096x4096 picture.jpg"
@@ -118,7 +121,7 @@ def decode_image(data: bytes, name: str) -> OpenedImage:
 
 
 def _decode(data: bytes, name: str) -> OpenedImage:
-    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     notes = []
     # A JPEG's further pictures (MPO) are thumbnails and depth maps, not an animation.
     if getattr(image, "is_animated", False) and image.format != "MPO":
@@ -126,6 +129,7 @@ def _decode(data: bytes, name: str) -> OpenedImage:
     width, height = image.size
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise _too_large(name, f"has {width:,} × {height:,} pixels")
+    _scale_transparent_colour(image)
     image.load()
     try:
         ImageOps.exif_transpose(image, in_place=True)
@@ -136,11 +140,29 @@ def _decode(data: bytes, name: str) -> OpenedImage:
     return OpenedImage(name, _to_rgb(image), "; ".join(notes) or None, data)
 
 
+def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
+    """Bring the colour that a PNG declares transparent to the 8 bits of its samples."""
+    colour = image.info.get("transparency")
+    if image.format != "PNG" or colour is None:
+        return
+    if scale := _PNG_SCALES.get(image.tile[0].args):
+        image.info["transparency"] = (
+            tuple(int(sample * scale) for sample in colour)
+            if isinstance(colour, tuple)
+            else int(colour * scale)
+        )
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """RGB in 8 bits, composited on white where transparent; colours under alpha 0 stay hidden."""
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 instead of scaling.
-        return image.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
+        # Pillow's own conversion clips at 255 instead of scaling, and forgets the transparent grey.
+        grey = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
+        if (hidden := image.info.get("transparency")) is not None:
+            seen = [255 * (value != hidden) for value in range(1 << 16)]
+            white = Image.new("L", image.size, "white")
+            grey = Image.composite(grey, white, image.convert("I").point(seen, "L"))
+        return grey.convert("RGB")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     layer = image if image.mode == "RGBA" else image.convert("RGBA")
