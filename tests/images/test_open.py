@@ -364,6 +364,10 @@ def test_a_link_to_a_picture_is_followed_and_a_dead_one_is_missing(tmp_path):
     (tmp_path / "loop.png").symlink_to("loop.png")
     assert open_image(tmp_path / "link.png").original_size == (3, 3)
     assert "loop.png" in refusal(open_image, tmp_path / "loop.png").message
+    (tmp_path / "dead.png").symlink_to("nowhere.png")
+    dead = refusal(open_image, tmp_path / "dead.png")
+    assert dead.message.startswith("no image at")
+    assert dead.hint.endswith("/real.png?")
 
 
 @pytest.mark.parametrize("name", ["a\0b.png", "x" * 5_000, "\x1b[2J\n.png", "\u202egnp.exe", ""])

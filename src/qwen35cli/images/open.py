@@ -197,7 +197,8 @@ def nearest(path: Path, given: str) -> str:
         names = [entry.name for entry in islice(path.parent.iterdir(), 5_000)]
     except OSError:
         return ""
-    like = get_close_matches(path.name, filter(str.isprintable, names), n=1)
+    others = (name for name in names if name.isprintable() and name != path.name)  # a dead link
+    like = get_close_matches(path.name, others, n=1)
     if not like:
         return ""
     written = given.rstrip("/")
