@@ -161,6 +161,19 @@ def test_a_cut_answer_goes_on_as_if_it_had_not_been_cut(talk, loaded, thinking, 
         drive(talk.go_on(loaded, OPTIONS), talk)
 
 
+@pytest.mark.parametrize("thinking", [False, True], ids=["at-once", "thinking"])
+def test_the_mark_of_a_picture_in_a_cut_answer_is_text_when_it_goes_on(talk, loaded, thinking):
+    talk.thinking = thinking
+    ask(talk, loaded, picture(loaded, "red"), "What is in it?", stop_after=3)
+    cut = talk.last()
+    cut.tokens.append(loaded.opened.tokenizer.special.image_pad)  # as if the model had said it
+    said = cut.reasoning if thinking else cut.answer
+    drive(talk.go_on(loaded, OPTIONS), talk)
+    assert (talk.last().reasoning if thinking else talk.last().answer).startswith(said)
+    settle(talk, loaded)
+    check(talk, loaded)
+
+
 def test_where_no_answer_came_another_one_reads_the_opening_alone(talk, loaded):
     ask(talk, loaded, "What is 3 + 4?", stop_after=2)
     talk.turns[-1].finish = "stop"  # as where the model ends in its thinking

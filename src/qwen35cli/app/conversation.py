@@ -322,7 +322,9 @@ class Conversation:
         if old.finish == "stop" and old.closed_by != "none":
             raise UsageError("the last answer is complete", "ask for more, or /regen")
         turn = replace(old, tokens=list(old.tokens), no_room=False)  # which was said
-        said = old.tokens or self._spelled(old)
+        said = old.tokens
+        if not said or self.opened.tokenizer.special.image_pad in said:  # a mark of no picture
+            said = self._spelled(old)
         if old.finish == "stop":
             tokenizer = self.opened.tokenizer
             thought = (token for token in said if token not in tokenizer.stop_ids)
