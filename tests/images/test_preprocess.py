@@ -75,6 +75,18 @@ def test_resize_rule_equals_transformers(max_pixels):
         assert smart_resize(height, width, limits) == expected, (height, width)
 
 
+def test_only_a_long_thin_picture_takes_more_tokens_than_asked_for():
+    for tokens in range(1, 200):
+        limits = LIMITS.at_most(tokens)
+        for side in range(1, 320, 7):
+            for width, height in ((side, 40), (40, side), (side, side)):
+                if max(width, height) <= tokens * min(width, height):
+                    h, w = smart_resize(height, width, limits)
+                    assert h * w <= tokens * limits.factor**2, (width, height, tokens)
+    assert smart_resize(40, 48, LIMITS.at_most(64)) == (224, 256)
+    assert LIMITS.at_most(16_384) == LIMITS
+
+
 @pytest.mark.parametrize("side", [16, 48, 80, 432, 464])  # halves: 48/32 rounds up, 80/32 down
 def test_halves_round_to_even(side):
     limits = replace(LIMITS, min_pixels=1)

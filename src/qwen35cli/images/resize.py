@@ -36,6 +36,7 @@ class ImageLimits:
     merge_size: int
     min_pixels: int
     max_pixels: int
+    capped: bool = False  # below what the model takes: then enlarging keeps to it as well
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -70,10 +71,9 @@ class ImageLimits:
 
     def at_most(self, tokens: int | None) -> "ImageLimits":
         """The same with no picture of more tokens; None: the model's own limit."""
-        if tokens is None:
+        if tokens is None or (area := tokens * self.factor**2) >= self.max_pixels:
             return self
-        area = min(self.max_pixels, tokens * self.factor**2)
-        return replace(self, max_pixels=area, min_pixels=min(self.min_pixels, area))
+        return replace(self, max_pixels=area, min_pixels=min(self.min_pixels, area), capped=True)
 
     @property
     def most_patches(self) -> int:
@@ -100,14 +100,16 @@ def smart_resize(height: int, width: int, limits: ImageLimits) -> tuple[int, int
         )
     factor = limits.factor
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width < limits.min_pixels:
+        scale = math.sqrt(limits.min_pixels / (height * width))
+        new_height = math.ceil(height * scale / factor) * factor
+        new_width = math.ceil(width * scale / factor) * factor
+        if not limits.capped:
+            return new_height, new_width
     if new_height * new_width > limits.max_pixels:
         scale = math.sqrt(height * width / limits.max_pixels)
         new_height = max(factor, math.floor(height / scale / factor) * factor)
         new_width = max(factor, math.floor(width / scale / factor) * factor)
-    elif new_height * new_width < limits.min_pixels:
-        scale = math.sqrt(limits.min_pixels / (height * width))
-        new_height = math.ceil(height * scale / factor) * factor
-        new_width = math.ceil(width * scale / factor) * factor
     return new_height, new_width
 
 
