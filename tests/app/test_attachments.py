@@ -162,6 +162,17 @@ def test_a_picture_that_cannot_be_read_is_an_error():
     assert "broken.png holds no readable picture" in error("what is broken.png").message
 
 
+@pytest.mark.parametrize("line", ["what is ./my.heic?", "my.heic", "@my.heic", "'my.heic' what?"])
+def test_a_picture_of_a_format_that_is_not_read_is_refused_not_sent_as_its_name(line):
+    Path("my.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    assert error(line).message.endswith("my.heic is a HEIC, which is not read")
+
+
+@pytest.mark.parametrize("suffix", sorted(paths.UNREAD_IMAGES))
+def test_where_the_name_of_such_a_picture_ends_is_known(suffix):
+    assert error(f"./no{suffix.upper()}, what?").message == f"no image at ./no{suffix.upper()}"
+
+
 def test_a_bare_name_that_is_not_there_is_said_and_stays_text():
     typed = read("rename old.png to new.png, then a.png b.png old.png")
     assert typed.question == Question.of("rename old.png to new.png, then a.png b.png old.png")

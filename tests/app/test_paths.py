@@ -67,6 +67,7 @@ def test_a_file_url_of_another_machine_is_refused():
         (r"C:\Users\me\a.png", [r"C:\Users\me\a.png"]),
         ("cat.png", ["cat.png"]),
         ("/no/such.png", ["/no/such.png"]),
+        ("{home}/my.heic", ["{home}/my.heic"]),
         ("{home}/notes.txt", None),
         ("{home}/cat.png what is this", None),
         ("no.png", None),

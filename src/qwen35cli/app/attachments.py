@@ -28,7 +28,7 @@ TEXTS = (
 GAP = re.compile(r"[ \t\r\n,;:(\[{<«“‘（「『《【：，。、；！？]+")
 QUOTED = re.compile(r"""(@?)(["'])((?:(?!\2)[^\n])+)\2""")
 PLAIN = re.compile(r"(@?)((?:\\[^\n]|[^ \t\r\n\\])+|\\)")
-IMAGE_END = re.compile(r"(?i)\.(?:png|jpe?g|webp|gif|bmp)(?![A-Za-z0-9_])")
+IMAGE_END = re.compile(r"(?i)\.(?:png|jpe?g|webp|gif|bmp|hei[cf]|avif|tiff?)(?![A-Za-z0-9_])")
 AFTER_IMAGE = re.compile(r"""[,;:]|['’]s|[^\x00-\x7f]|[.!?)\]}>"'*]*\Z""")
 INNER_FORM = re.compile(r"(?<=[^\x00-\x7f])(?:~?/|\.\.?/|(?i:file://)|[A-Za-z]:[\\/])")
 PUNCTUATION = ".,;:!?)]}>\"'”’»*。，、；：！？）」』》】"
