@@ -1,5 +1,6 @@
 """Device and context: the arithmetic, and what is refused with which numbers."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -77,6 +78,17 @@ def test_there_is_room_for_a_picture_where_one_may_come():
     ]
     assert [each.setting.patches for each in estimates] == [(36_864 // 256,), (64,), ()]
     assert estimates[0].total > estimates[1].total > estimates[2].total
+
+
+@pytest.mark.parametrize("name", ["patch_size", "temporal_patch_size", "merge_size"])
+def test_pictures_cut_otherwise_than_the_vision_tower_reads_them_are_refused(tmp_path, name):
+    folder = load.resolve("demo", None).folder
+    raw = load.read_if_there(folder, "preprocessor_config.json")
+    other = raw | {name: raw[name] + 1}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(other))
+    config = Config.from_dict(load.read_if_there(folder, "config.json"))
+    with pytest.raises(ModelError, match=f"has {name} {other[name]}, config.json {raw[name]}"):
+        load.image_limits(config, tmp_path, None)
 
 
 @pytest.mark.parametrize(

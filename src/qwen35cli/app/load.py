@@ -327,11 +327,23 @@ def chat_template(folder: Path) -> str:
 
 
 def image_limits(config: Config, folder: Path, max_tokens: int | None) -> ImageLimits | None:
-    """How pictures are cut for this checkpoint, at most `max_tokens` each; None: it takes none."""
-    raw = read_if_there(folder, "preprocessor_config.json")
-    if config.vision is None or not raw:
+    """How pictures are cut for this checkpoint, at most `max_tokens` each; None: it takes none.
+
+    Raises:
+        ModelError: see `ImageLimits.from_dict`, or they are not cut as its vision tower reads them.
+    """
+    raw, vision = read_if_there(folder, "preprocessor_config.json"), config.vision
+    if vision is None or not raw:
         return None
-    return ImageLimits.from_dict(raw).at_most(max_tokens)
+    limits = ImageLimits.from_dict(raw)
+    for name, cut, read in (
+        ("patch_size", limits.patch_size, vision.patch_size),
+        ("temporal_patch_size", limits.temporal_patch_size, vision.temporal_patch_size),
+        ("merge_size", limits.merge_size, vision.spatial_merge_size),
+    ):
+        if cut != read:
+            raise ModelError(f"preprocessor_config.json has {name} {cut}, config.json {read}")
+    return limits.at_most(max_tokens)
 
 
 def read_if_there(folder: Path, name: str) -> dict[str, Any]:
