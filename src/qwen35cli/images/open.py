@@ -143,7 +143,7 @@ def _decode(data: bytes, name: str) -> OpenedImage:
 def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
     """Bring the colour that a PNG declares transparent to the 8 bits of its samples."""
     colour = image.info.get("transparency")
-    if image.format != "PNG" or colour is None:
+    if image.format != "PNG" or colour is None or not image.tile:
         return
     if scale := _PNG_SCALES.get(image.tile[0].args):
         image.info["transparency"] = (
