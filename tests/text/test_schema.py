@@ -89,6 +89,20 @@ def nested(levels):
     return text
 
 
+def chain(length):
+    """Objects that need each other, one after the other."""
+    defs = {
+        f"d{i}": {
+            "type": "object",
+            "properties": {"x": {"$ref": f"#/$defs/d{i + 1}"}},
+            "required": ["x"],
+        }
+        for i in range(length - 1)
+    }
+    defs[f"d{length - 1}"] = {"type": "string"}
+    return json.dumps({"$defs": defs, "$ref": "#/$defs/d0"})
+
+
 REFUSED = [
     ("", "the schema is empty"),
     (" , ", "the schema is empty"),
@@ -165,6 +179,7 @@ REFUSED = [
         "the schema cannot be enforced: Resource 'http://x/' is not present in a registry",
     ),
     ('{"$defs": {"a": {"$id": "http://x/"}}}', "the schema has an $id at /$defs/a; only its top"),
+    (chain(1_000), "the schema refers to 1,000 definitions, together 2,998 levels deep, more"),
     ('{"$ref": "#/$defs/a"}', "the schema cannot be enforced: Pointer '/$defs/a' does not exist"),
     ('{"$ref": "#"}', "the schema cannot be enforced: no answer can satisfy it"),
     (

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from qwen35cli.errors import SchemaError, UsageError
 
 from .strict_json import MAX_FILE_BYTES, loads, read
 
 MAX_DEPTH = 60  # of the lists and objects in a schema; a real one has 20
+MAX_LEVELS = 2_000  # of all that it refers to, together: a chain of it is recursed into
 MAX_REFERENCES = 100_000  # followed to check one answer
 _FORMS = "--schema takes JSON text {…}, a JSON file, or fields: 'name, age int'"
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
@@ -181,6 +183,7 @@ def _depth(value: object) -> int:
 
 
 def _check_references(schema: dict[str, Any], where: str) -> None:
+    targets: set[str] = set()
     for path, part in _subschemas(schema):
         if path and isinstance(part.get("$id"), str):
             raise UsageError(f"{where} has an $id {_place(path)}; only its top may", "leave it out")
@@ -191,6 +194,28 @@ def _check_references(schema: dict[str, Any], where: str) -> None:
                 "schema are followed, nothing is fetched",
                 'put that schema under "$defs" and refer to "#/$defs/NAME"',
             )
+        if isinstance(target, str):
+            targets.add(target)
+    levels = sum(_depth(referred(target, schema)) for target in targets)
+    if levels > MAX_LEVELS:
+        raise UsageError(
+            f"{where} refers to {len(targets):,} definitions, together {levels:,} levels deep, "
+            f"more than {MAX_LEVELS:,}",
+            "leave out what the answer does not need",
+        )
+
+
+def referred(target: str, schema: object) -> object:
+    """What a local reference, `#/$defs/NAME`, leads to in a schema; None where that is nothing."""
+    for step in unquote(target).split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(schema, dict):
+            schema = schema.get(step)
+        elif isinstance(schema, list) and step.isdecimal() and int(step) < len(schema):
+            schema = schema[int(step)]
+        else:
+            return None
+    return schema
 
 
 def _check_enforceable(schema: dict[str, Any], where: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qwen35cli.errors import UsageError
 
-from .schema import invalid
+from .schema import invalid, referred
 from .strict_json import loads, read
 
 _PARAMETER = r"\s*<parameter=([^>]*)>(.*?)</parameter>"
@@ -148,15 +148,8 @@ def _types(schema: object, whole: Mapping[str, object]) -> Sequence[str]:
         target = part.get("$ref")
         if isinstance(target, str) and target not in seen:
             seen.add(target)
-            left.append(_referred(target, whole))
+            left.append(referred(target, whole))
     return tuple(types)
-
-
-def _referred(target: str, whole: object) -> object:
-    """What the JSON pointer in `#/$defs/NAME` leads to; None where that is nothing."""
-    for step in target.split("/")[1:]:
-        whole = _mapping(whole).get(step.replace("~1", "/").replace("~0", "~"))
-    return whole
 
 
 def _mapping(value: object) -> Mapping[str, object]:

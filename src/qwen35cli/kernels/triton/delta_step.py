@@ -166,8 +166,9 @@ def _delta_step(
 
 @triton.jit
 def _sum(a, b):
-    """Of products that are rounded before they are added. Of a thread with one product the assembler
-    would otherwise fuse that with what comes from its neighbour, which fuses the other one: both
-    would hold another sum, and a key in registers would not be the one that its log gives back.
+    """Of products that are rounded before they are added.
+
+    Where a thread has one product the assembler would fuse it with its neighbour's, which fuses the
+    other one: each would hold another sum, and a key in registers would not be that in the log.
     """
     return tl.sum(tl.fma(a, b, 0.0))
