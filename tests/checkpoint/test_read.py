@@ -162,6 +162,42 @@ def test_half_an_mtp_layer_is_refused(tmp_path, sound_state):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_the_config_does_not_expect_names_the_setting(tmp_path, tied):
+    raw = tiny_config(tied=tied)
+    write_checkpoint(tmp_path, tiny_state(tiny_config(tied=not tied)), raw)
+    with pytest.raises(ModelError, match=r"lm_head\.weight") as refusal:
+        load(tmp_path)
+    assert f"set every tie_word_embeddings there to {str(not tied).lower()}" in refusal.value.hint
+    assert "damaged" not in refusal.value.hint
+    raw["tie_word_embeddings"] = raw["text_config"]["tie_word_embeddings"] = not tied
+    (tmp_path / CONFIG).write_text(json.dumps(raw))
+    load(tmp_path)
+
+
+def test_a_vision_tower_that_is_not_there_names_the_setting(tmp_path, sound_state):
+    state = {n: t for n, t in sound_state.items() if not n.startswith("model.visual.")}
+    write_checkpoint(tmp_path, state, tiny_config())
+    with pytest.raises(ModelError, match="missing") as refusal:
+        load(tmp_path)
+    assert "set vision_config to null in config.json" in refusal.value.hint
+    (tmp_path / CONFIG).write_text(json.dumps(tiny_config() | {"vision_config": None}))
+    assert load(tmp_path).visual is None
+
+
+def test_names_that_the_config_does_not_expect_are_not_called_damage(tmp_path, sound_state):
+    for name in ("half", "other"):
+        state = {
+            n.replace("language_model.", "") if name == "other" else n: t
+            for n, t in sound_state.items()
+            if name == "other" or n != "model.visual.merger.norm.weight"
+        }
+        write_checkpoint(tmp_path / name, state, tiny_config())
+        with pytest.raises(ModelError, match="missing") as refusal:
+            load(tmp_path / name)
+        assert "or another program saved them under names of its own" in refusal.value.hint
+
+
 # -- hostile folders ------------------------------------------------------------------------------
 
 

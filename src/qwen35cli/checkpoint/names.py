@@ -26,8 +26,10 @@ PREFIXES = (
     ("language_model.", "model.language_model."),
     ("visual.", "model.visual."),
 )
+HEAD = "lm_head.weight"  # where it is not the token embedding
+VISION = "model.visual."
 # parts that a model may be built without; their tensors then stay in the file
-OPTIONAL = ("model.visual.", "mtp.")
+OPTIONAL = (VISION, "mtp.")
 
 
 def is_tensor_name(name: str) -> bool:

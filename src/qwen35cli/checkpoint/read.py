@@ -10,7 +10,7 @@ loss (BF16 or F16 to F32); and they must be finite.
 
 import mmap
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,15 @@ from qwen35cli.quant.swap import prepare, swap
 
 from .dtypes import SPELLING
 from .header import Stored
-from .names import CONFIG, OPTIONAL, ours, theirs
+from .names import CONFIG, HEAD, OPTIONAL, VISION, ours, theirs
 from .opened import Checkpoint, listed
 from .strict_json import FETCH_AGAIN
+
+# Where a config and weights that are each sound do not belong together.
+OF_ANOTHER = (
+    f"{CONFIG} and the weights are of different checkpoints, or another program saved them under "
+    "names of its own: fetch the checkpoint again, or save it as the original is"
+)
 
 BLOCK_BYTES = 2**20  # read and checked at once: fits a core's cache
 READERS = 2  # one copies while the other waits for the disk; two fill most memories' bandwidth
@@ -139,7 +145,7 @@ def _matched(parameters: Mapping[str, Tensor], tensors: Mapping[str, Stored]) ->
         raise ModelError(
             f"the tensors are not those that {CONFIG} describes: "
             f"{listed('missing', missing)}; {listed('unexpected', unexpected)}",
-            FETCH_AGAIN,
+            _disagreement(missing, unexpected, tensors),
         )
     wanted = {name: tensors[stored] for stored, name in names.items()}
     for name, stored in wanted.items():
@@ -148,7 +154,7 @@ def _matched(parameters: Mapping[str, Tensor], tensors: Mapping[str, Stored]) ->
             raise ModelError(
                 f"{stored.name} has the shape {list(stored.shape)}, "
                 f"{CONFIG} asks for {list(parameter.shape)}",
-                FETCH_AGAIN,
+                OF_ANOTHER,
             )
         if stored.dtype not in (parameter.dtype, *WIDENED.get(parameter.dtype, ())):
             raise ModelError(
@@ -157,6 +163,27 @@ def _matched(parameters: Mapping[str, Tensor], tensors: Mapping[str, Stored]) ->
                 "save the checkpoint in bfloat16; numbers are not rounded in silence",
             )
     return dict(sorted(wanted.items(), key=lambda item: (item[1].path, item[1].offset)))
+
+
+def _disagreement(missing: Set[str], unexpected: Set[str], tensors: Iterable[str]) -> str:
+    """What is the matter where config and files disagree so, and what to change."""
+    if not missing and unexpected == {HEAD}:
+        return (
+            f"{CONFIG} says that the output head is the token embedding: if {HEAD} is the head, "
+            "set every tie_word_embeddings there to false, else save the checkpoint without it"
+        )
+    if missing == {HEAD} and not unexpected:
+        return (
+            f"{CONFIG} says that the output head is not the token embedding: if it is, set every "
+            "tie_word_embeddings there to true, else fetch the checkpoint again"
+        )
+    of_vision = all(name.startswith(VISION) for name in missing)
+    if of_vision and not unexpected and not any(name.startswith(VISION) for name in tensors):
+        return (
+            f"the files hold no vision tower: set vision_config to null in {CONFIG} for text "
+            "alone, else fetch the checkpoint with its tower"
+        )
+    return OF_ANOTHER
 
 
 def _read(stored: Stored, region: mmap.mmap) -> Tensor:
