@@ -18,7 +18,7 @@ from filelock import FileLock
 from qwen35cli.app import quantize
 from qwen35cli.app.load import LoadOptions, load, open_model
 from qwen35cli.app.quantize import QuantizeOptions, Waiting
-from qwen35cli.app.source import Source
+from qwen35cli.app.source import Source, resolve
 from qwen35cli.checkpoint.manifest import MANIFEST
 from qwen35cli.checkpoint.opened import open_checkpoint
 from qwen35cli.checkpoint.read import load_weights
@@ -398,9 +398,21 @@ def test_a_large_one_is_quantized_by_default(options, monkeypatch):
     assert made == ["int4"]
 
 
-def test_a_changed_source_makes_it_stale(options, tmp_path):
-    from qwen35cli.app.source import resolve
+def test_only_the_files_that_hold_its_weights_tell_how_large_it_is(options, tmp_path, monkeypatch):
+    monkeypatch.setattr("qwen35cli.app.stored.SMALL_BYTES", 10_000_000)
+    opened, made = options
+    folder = tmp_path / "copy"
+    shutil.copytree(resolve("demo").folder, folder)
+    (folder / "consolidated.safetensors").write_bytes(bytes(10_000_000))
+    assert opened(str(folder), quant="auto").checkpoint.format == "bf16"
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("nowhere")
+    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read: No such file"):
+        opened(str(folder), quant="auto")
+    assert not made
 
+
+def test_a_changed_source_makes_it_stale(options, tmp_path):
     opened, made = options
     folder = tmp_path / "copy"
     shutil.copytree(resolve("demo").folder, folder)

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from qwen35cli import __version__
 from qwen35cli.checkpoint.convert import file_layout, quantize_checkpoint
-from qwen35cli.checkpoint.folder import reading, regular_file
+from qwen35cli.checkpoint.folder import reading, regular_file, weight_files
 from qwen35cli.checkpoint.manifest import (
     Manifest,
     Origin,
@@ -261,8 +261,16 @@ def find(store: Path, source: Source, format: str) -> Path | None:
 
 
 def weight_bytes(source: Source) -> int:
-    """Bytes of the weight files of a checkpoint."""
-    return sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
+    """Bytes of the weight files of a checkpoint; what is not there is refused when it is opened.
+
+    Raises:
+        ModelError: the index is damaged.
+    """
+    nbytes = 0
+    for name in weight_files(source.folder):
+        with suppress(OSError):
+            nbytes += (source.folder / name).stat().st_size
+    return nbytes
 
 
 def _check_target(target: Path, source: Path) -> None:
