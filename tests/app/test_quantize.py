@@ -16,6 +16,8 @@ import torch
 from filelock import FileLock
 
 from qwen35cli.app import quantize
+from qwen35cli.app.inventory import weights
+from qwen35cli.app.items import Places
 from qwen35cli.app.load import LoadOptions, load, open_model
 from qwen35cli.app.quantize import QuantizeOptions, Waiting
 from qwen35cli.app.source import Source, resolve
@@ -461,6 +463,26 @@ def test_the_place_of_a_result_tells_checkpoints_apart(tmp_path):
     assert two.parent.parent == tmp_path / "quantized"
     assert two.name == "int8"
     assert quantize.place(tmp_path, Source("../b", Path("/z"), None), recipe("int8")) != two
+
+
+@pytest.mark.parametrize("named", [".", "./", "../ft", "./../ft/", "../../here/ft"])
+def test_a_folder_has_one_place_by_whatever_path_it_is_named(tmp_path, monkeypatch, named):
+    folder = tmp_path / "here" / "ft"
+    write_tiny_checkpoint(folder, SMALL)
+    monkeypatch.chdir(folder)
+    plan = recipe("int4")
+    place = quantize.place(tmp_path, resolve(named), plan)
+    assert place == quantize.place(tmp_path, resolve(str(folder)), plan)
+    assert place.parent.name.startswith("ft-")
+
+
+@pytest.mark.parametrize("name", [".ft", "..ft", "a" * 10 + "." + "b" * 59])
+def test_a_place_is_not_hidden(tmp_path, name):
+    folder = write_tiny_checkpoint(tmp_path / "here" / name, SMALL)
+    target = quantize.place(tmp_path, resolve(str(folder)), recipe("int4"))
+    make(folder, target)
+    places = Places(data=tmp_path, cache=tmp_path, hub=tmp_path)
+    assert [item.path for item in weights(places).items] == [target]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -236,16 +236,20 @@ def job(source: Source, plan: Plan, target: Path) -> Job:
 
 
 def place(store: Path, source: Source, plan: Plan, group: int | None = None) -> Path:
-    """The folder for the weights of `source` quantized by `plan`, where no other was named."""
-    name = re.sub(r"[^\w.-]+", "--", source.name.strip("/")) or "model"
-    folder = str(source.folder.resolve())
-    mark = (source.revision or hashlib.sha256(folder.encode()).hexdigest())[:12]
+    """The folder for the weights of `source` quantized by `plan`, where no other was named.
+
+    A folder of the user's gives the same place by whatever path it is named.
+    """
+    folder = source.folder.resolve()
+    name = re.sub(r"[^\w.-]+", "--", source.name if source.revision else folder.name)
+    name = name[-60:].lstrip(".") or "model"  # a hidden folder would not be listed
+    mark = (source.revision or hashlib.sha256(str(folder).encode()).hexdigest())[:12]
     size = group or DEFAULT_GROUP.get(plan.format)
     kind = plan.format + (f"-g{size}" if size else "")
     if plan.overrides:
         rules = repr(plan.rules[: plan.overrides]).encode()
         kind += f"-plan-{hashlib.sha256(rules).hexdigest()[:8]}"
-    return store / FOLDER / f"{name[-60:]}-{mark}" / kind
+    return store / FOLDER / f"{name}-{mark}" / kind
 
 
 def find(store: Path, source: Source, format: str) -> Path | None:
