@@ -21,7 +21,7 @@ from qwen35cli.app.items import Places
 from qwen35cli.app.load import LoadOptions, load, open_model
 from qwen35cli.app.quantize import QuantizeOptions, Waiting
 from qwen35cli.app.source import Source, resolve
-from qwen35cli.checkpoint.manifest import MANIFEST
+from qwen35cli.checkpoint.manifest import MANIFEST, check_manifest
 from qwen35cli.checkpoint.opened import open_checkpoint
 from qwen35cli.checkpoint.read import load_weights
 from qwen35cli.errors import DoesNotFitError, ModelError, Qwen35Error, UsageError
@@ -474,6 +474,17 @@ def test_a_folder_has_one_place_by_whatever_path_it_is_named(tmp_path, monkeypat
     place = quantize.place(tmp_path, resolve(named), plan)
     assert place == quantize.place(tmp_path, resolve(str(folder)), plan)
     assert place.parent.name.startswith("ft-")
+
+
+def test_the_command_that_makes_it_again_names_the_source_from_anywhere(tmp_path, monkeypatch):
+    folder = write_tiny_checkpoint(tmp_path / "here" / "ft", SMALL)
+    monkeypatch.chdir(folder.parent)
+    target = tmp_path / "out"
+    list(quantize.run(quantize.job(resolve("./ft"), recipe("int4"), target), kernels=REFERENCE))
+    (target / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError) as caught:
+        check_manifest(target)
+    assert caught.value.hint.startswith(f"qwen35 quantize {folder} --format int4 ")
 
 
 @pytest.mark.parametrize("name", [".ft", "..ft", "a" * 10 + "." + "b" * 59])

@@ -202,7 +202,7 @@ def job(source: Source, plan: Plan, target: Path) -> Job:
         target = target if target.is_symlink() else target.resolve()
     except OSError as error:  # too long for a name
         raise UsageError(f"{target} cannot be written: {error.strerror}", "-o DIR") from None
-    origin = Origin.of(source.folder, source.name, source.revision)
+    origin = _origin(source)
     checkpoint = open_checkpoint(source.folder)
     if checkpoint.format != "bf16":
         raise UsageError(
@@ -260,8 +260,12 @@ def find(store: Path, source: Source, format: str) -> Path | None:
         manifest = check_manifest(folder)
     except ModelError:
         return None
-    current = Origin.of(source.folder, source.name, source.revision)
+    current = _origin(source)
     return folder if manifest.is_of(current, plan) else None
+
+
+def _origin(source: Source) -> Origin:
+    return Origin.of(source.folder, source.lasting_name, source.revision)
 
 
 def weight_bytes(source: Source) -> int:
@@ -372,7 +376,7 @@ def _write(job: Job, kernels: Kernels) -> Iterator[Progress]:
             if (partial / name).exists():
                 size = (partial / name).stat().st_size
                 files[name] = Entry(size, sha256_of(partial / name))
-        now = Origin.of(job.source.folder, job.source.name, job.source.revision)
+        now = _origin(job.source)
         if now != job.origin:
             raise ModelError(
                 f"{job.source.name} changed while it was quantized", "run the command again"

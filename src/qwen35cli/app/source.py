@@ -30,6 +30,13 @@ class Source:
     folder: Path
     revision: str | None
 
+    @property
+    def lasting_name(self) -> str:
+        """What names it from whatever current folder: of a folder, the whole path."""
+        if self.revision is not None or self.name == DEMO:
+            return self.name
+        return str(self.folder.resolve())
+
 
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form owner/name, as those of repositories on the Hub."""

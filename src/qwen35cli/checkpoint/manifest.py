@@ -31,7 +31,7 @@ Rules = tuple[tuple[str, str], ...]
 class Origin:
     """The checkpoint that was quantized: enough to see that it changed since."""
 
-    name: str  # as the user knows it
+    name: str  # that a command may be given, in any current folder
     folder: str
     revision: str | None
     files: Mapping[str, tuple[int, int]]  # bytes, and time of the last change in ns
