@@ -487,6 +487,16 @@ def test_the_command_that_makes_it_again_names_the_source_from_anywhere(tmp_path
     assert caught.value.hint.startswith(f"qwen35 quantize {folder} --format int4 ")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names need not be UTF-8")
+def test_names_that_are_no_utf_8_are_quantized_and_found_done(tmp_path):
+    folder = write_tiny_checkpoint(tmp_path / os.fsdecode(b"m\xff"), SMALL)
+    (folder / os.fsdecode(b"LICENSE\xff")).write_text("free")
+    target = quantize.place(tmp_path, resolve(str(folder)), recipe("int4"))
+    make(folder, target)
+    assert os.fsdecode(b"LICENSE\xff") in check_manifest(target).files
+    assert quantize.find(tmp_path, resolve(str(folder)), "int4") == target
+
+
 @pytest.mark.parametrize("name", [".ft", "..ft", "a" * 10 + "." + "b" * 59])
 def test_a_place_is_not_hidden(tmp_path, name):
     folder = write_tiny_checkpoint(tmp_path / "here" / name, SMALL)

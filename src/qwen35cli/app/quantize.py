@@ -243,7 +243,7 @@ def place(store: Path, source: Source, plan: Plan, group: int | None = None) -> 
     folder = source.folder.resolve()
     name = re.sub(r"[^\w.-]+", "--", source.name if source.revision else folder.name)
     name = name[-60:].lstrip(".") or "model"  # a hidden folder would not be listed
-    mark = (source.revision or hashlib.sha256(str(folder).encode()).hexdigest())[:12]
+    mark = (source.revision or hashlib.sha256(os.fsencode(folder)).hexdigest())[:12]
     size = group or DEFAULT_GROUP.get(plan.format)
     kind = plan.format + (f"-g{size}" if size else "")
     if plan.overrides:

@@ -35,9 +35,13 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON, as the whole file or not at all."""
+    """Write `value` as indented JSON, as the whole file or not at all.
+
+    What stands for a byte of a file name that is no UTF-8, JSON has as an escape.
+    """
     with whole_file(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def sync_folder(folder: Path) -> None:
