@@ -137,6 +137,10 @@ def test_another_version_is_refused(folder):
     with pytest.raises(ModelError, match="has the version 2, known is 1") as caught:
         manifest.check_manifest(folder)
     assert "qwen35 quantize ./source --format int4" in caught.value.hint
+    change(folder, source={"name": 5}, format=["int4"])
+    with pytest.raises(ModelError, match="has the version 2") as caught:
+        manifest.check_manifest(folder)
+    assert "qwen35 quantize MODEL --format int4" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -144,10 +148,15 @@ def test_another_version_is_refused(folder):
     [
         {"files": {"../config.json": {"size": 1, "sha256": ""}}},
         {"files": {"/etc/passwd": {"size": 1, "sha256": ""}}},
+        {"files": {"..": {"size": 1, "sha256": ""}}},
+        {"files": {"": {"size": 1, "sha256": ""}}},
+        {"files": {"a\0b": {"size": 1, "sha256": ""}}},
+        {"files": {"\ud800": {"size": 1, "sha256": ""}}},
         {"files": {"x": 1}},
         {"files": []},
         {"source": None},
         {"source": {"name": "x"}},
+        {"source": {"name": "x", "folder": "x", "revision": 5, "files": {}}},
         {"plan": [1]},
         {"format": "int5"},
     ],
@@ -161,6 +170,7 @@ def test_what_is_no_manifest_is_refused(folder, values):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1, "version": 1}'])
 def test_what_is_no_json_is_refused(folder, text):
     (folder / MANIFEST).write_text(text)
-    with pytest.raises(ModelError, match=MANIFEST.replace(".", r"\.")):
+    with pytest.raises(ModelError, match=MANIFEST.replace(".", r"\.")) as caught:
         manifest.check_manifest(folder)
+    assert "fetch" not in caught.value.hint
     assert not manifest.is_manifest_of_ours(folder)

@@ -6,6 +6,7 @@ The manifest is the last file to be written; a folder without one was never fini
 import errno
 import hashlib
 import json
+import os
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
@@ -121,20 +122,22 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "check the disk") from None
-    raw = parse_object(text, str(path))
+    damaged = "qwen35 quantize makes the folder again from the bf16 checkpoint"
+    try:
+        raw = parse_object(text, str(path))
+    except ModelError as error:
+        raise ModelError(error.message, damaged) from None
     if raw.get("version") != VERSION:
         source = raw.get("source")
         name = source.get("name") if isinstance(source, dict) else None
         raise ModelError(
             f"{path} has the version {str(raw.get('version'))[:20]}, known is {VERSION}",
-            _command(name, raw.get("format"), folder),
+            _command(_text_or_none(name), _text_or_none(raw.get("format")), folder),
         )
     try:
         return _parsed(raw)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ModelError(
-            f"{path} is damaged", "qwen35 quantize makes the folder again from the bf16 checkpoint"
-        ) from None
+        raise ModelError(f"{path} is damaged", damaged) from None
 
 
 def check_manifest(folder: Path) -> Manifest:
@@ -191,13 +194,21 @@ def _command(name: str | None, format: str | None, folder: Path, flags: Sequence
     return shlex.join([*named, *flags, "-o", str(folder), "--force"])
 
 
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _parsed(raw: Mapping[str, Any]) -> Manifest:
     source = raw["source"]
     files = {name: Entry(int(e["size"]), str(e["sha256"])) for name, e in raw["files"].items()}
-    if any(Path(name).name != name for name in files):
-        raise ValueError("a file outside of the folder")
+    for name in files:
+        os.fsencode(name)  # raises ValueError where no file can be called so
+        if name in ("", "..") or Path(name).name != name or "\0" in name:
+            raise ValueError("no file, or one outside of the folder")
     if raw["format"] not in ("int8", *GROUPS):
         raise ValueError("a format that there is not")
+    if source["revision"] is not None and not isinstance(source["revision"], str):
+        raise ValueError("a revision that is none")
     origin = Origin(
         str(source["name"]),
         str(source["folder"]),
