@@ -1,6 +1,7 @@
 """Device and context: the arithmetic, and what is refused with which numbers."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -89,6 +90,23 @@ def test_pictures_cut_otherwise_than_the_vision_tower_reads_them_are_refused(tmp
     config = Config.from_dict(load.read_if_there(folder, "config.json"))
     with pytest.raises(ModelError, match=f"has {name} {other[name]}, config.json {raw[name]}"):
         load.image_limits(config, tmp_path, None)
+
+
+def test_a_config_that_finds_pictures_at_another_token_is_refused(tmp_path):
+    shutil.copytree(load.resolve("demo", None).folder, tmp_path / "demo")
+    path = tmp_path / "demo" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"image_token_id": 5}))
+    options = load.LoadOptions(model=str(tmp_path / "demo"), device="cpu", kernels="reference")
+    with pytest.raises(ModelError, match="has the image_token_id 5, tokenizer"):
+        load.open_model(options)
+
+
+def test_a_folder_whose_name_is_no_utf8_runs(tmp_path):
+    folder = tmp_path / os.fsdecode(b"demo\xff")
+    shutil.copytree(load.resolve("demo", None).folder, folder)
+    options = load.LoadOptions(model=str(folder), device="cpu", ctx=512)
+    assert load.load(load.open_model(options)).runner.length == 0
 
 
 @pytest.mark.parametrize(

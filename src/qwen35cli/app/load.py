@@ -131,6 +131,8 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     kernels = select(device, backend, launches, options.cache)
     source = choose_weights(source, options, make or refuse)
     checkpoint = open_checkpoint(source.folder)
+    tokenizer = tokenizer_of(asked_for.folder)
+    check_image_token(checkpoint.config, tokenizer)
     mtp = choose_drafting(options.mtp, checkpoint, kernels)
     limits = image_limits(checkpoint.config, source.folder, options.image_max_tokens)
     estimate = needs(source.name, checkpoint, options, mtp, device, kernels, limits)
@@ -140,7 +142,7 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
     return Opened(
         source=source,
         checkpoint=checkpoint,
-        tokenizer=tokenizer_of(asked_for.folder),
+        tokenizer=tokenizer,
         image_limits=limits,
         thinks_by_default=thinks_by_default(chat_template(source.folder)),
         device=device,
@@ -153,6 +155,20 @@ def open_model(options: LoadOptions, make: Callable[[quantize.Job], None] | None
         tuned=launches,
         states_bytes=states_room(estimate.changed(ctx=ctx), free),
     )
+
+
+def check_image_token(config: Config, tokenizer: Tokenizer) -> None:
+    """Refuse a config that finds pictures at another token than the template writes for them.
+
+    Raises:
+        ModelError: it does.
+    """
+    if config.vision is not None and config.image_token_id != tokenizer.special.image_pad:
+        raise ModelError(
+            f"config.json has the image_token_id {config.image_token_id}, "
+            f"tokenizer.json {tokenizer.special.image_pad}",
+            "fetch the checkpoint again",
+        )
 
 
 def states_room(estimate: Estimate, free: int) -> int:

@@ -10,6 +10,7 @@ def guard_mapping(message: str, exit_code: int) -> None:
 
     Without compiled kernels nothing changes: the system then ends the process in its own words.
     """
+    said = message.encode(errors="backslashreplace")[:511]
     for path in built().values():
-        ctypes.CDLL(str(path)).guard_mapping(message.encode()[:511], exit_code)
+        ctypes.CDLL(str(path)).guard_mapping(said, exit_code)
         return
