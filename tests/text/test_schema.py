@@ -192,7 +192,10 @@ REFUSED = [
     ),
     ('{"if": {"type": "string"}, "then": {"minLength": 3}}', "the schema uses if, then at its top"),
     ('{"oneOf": [{"type": "number"}, {"type": "integer"}]}', "the schema uses oneOf with choices"),
-    ('{"format": "telephone", "type": "string"}', "the schema cannot be enforced: Unknown format"),
+    (
+        '{"properties": {"p": {"format": "telephone", "type": "string"}}}',
+        "the schema uses the format telephone at /properties/p, which cannot be enforced",
+    ),
     ('{"pattern": "(?=a)b"}', "the schema cannot be enforced: regex parse error: (?=a)b ^^^ error"),
     ('{"minimum": 5, "maximum": 3, "type": "number"}', "the schema cannot be enforced: Unsatisfia"),
     (

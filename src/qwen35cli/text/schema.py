@@ -6,7 +6,7 @@ Only local references are followed; nothing here touches the network.
 import itertools
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -223,13 +223,13 @@ def _check_enforceable(schema: dict[str, Any], where: str) -> None:
 
     if not (reason := unenforceable(schema)):
         return
-    if keys := re.findall(r'"([^"]+)"', reason) if reason.startswith("Unimplemented keys") else []:
-        path = next((path for path, part in _subschemas(schema) if keys[0] in part), ())
-        raise UsageError(
-            f"{where} uses {', '.join(keys)} {_place(path)}, which cannot be enforced "
-            "while an answer is written",
-            "leave it out of the schema and ask for it in the prompt",
-        )
+    if reason.startswith("Unimplemented keys"):
+        keys = re.findall(r'"([^"]+)"', reason)
+        at = _place_of(schema, lambda part: not part.keys().isdisjoint(keys))
+        raise _unenforceable(f"{where} uses {', '.join(keys)} {at}")
+    if (name := reason.removeprefix("Unknown format: ")) != reason:
+        at = _place_of(schema, lambda part: part.get("format") == name)
+        raise _unenforceable(f"{where} uses the format {_line(name)} {at}")
     if reason.startswith("oneOf "):  # llguidance names an option of its own
         raise UsageError(
             f"{where} uses oneOf with choices that one answer may satisfy together, which cannot "
@@ -237,6 +237,18 @@ def _check_enforceable(schema: dict[str, Any], where: str) -> None:
             "write anyOf in its place",
         )
     raise UsageError(f"{where} cannot be enforced: {_line(reason)}", "simplify the schema")
+
+
+def _unenforceable(what: str) -> UsageError:
+    return UsageError(
+        f"{what}, which cannot be enforced while an answer is written",
+        "leave it out of the schema and ask for it in the prompt",
+    )
+
+
+def _place_of(schema: dict[str, Any], sought: Callable[[dict[str, Any]], bool]) -> str:
+    """Where the first of the schemas within `schema` is that is sought."""
+    return _place(next((path for path, part in _subschemas(schema) if sought(part)), ()))
 
 
 def _subschemas(
