@@ -155,6 +155,12 @@ def test_the_explanation_shows_the_figure_seen_elsewhere(qwen35):
     assert "Tools that count all 32 show 32.00 GiB at 16 bits, 4 times the true 8.00 GiB." in out
 
 
+def test_the_explanation_counts_every_sequence(qwen35):
+    out = qwen35("--explain", "--ctx", "262144", "--batch", "2")[1]
+    assert "8 · 2 · 4 · (256 · 2) · 262,144 · 2 = 17,179,869,184 bytes" in out
+    assert "show 64.00 GiB at 16 bits, 4 times the true 16.00 GiB." in out
+
+
 def test_pictures_parts_and_sequences_are_counted(qwen35):
     def total(*arguments):
         return json.loads(qwen35("--json", *arguments)[1])["total_bytes"]

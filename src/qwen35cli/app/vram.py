@@ -397,8 +397,8 @@ def explain(answer: Answer) -> list[str]:
         text.linear_value_head_dim,
     )
     parts = {part.name: part for part in estimate.parts}
-    naive = text.num_hidden_layers * 2 * heads * width * 2 * ctx
-    right = full * 2 * heads * width * 2 * ctx
+    naive = text.num_hidden_layers * 2 * heads * width * 2 * ctx * setting.batch
+    right = full * 2 * heads * width * 2 * ctx * setting.batch
     lines = ["weights, from the shape of every tensor:"]
     lines += [f"  {part.nbytes:>15,}  {part.label}" for part in estimate.weights]
     lines += [
