@@ -161,6 +161,13 @@ def test_the_explanation_counts_every_sequence(qwen35):
     assert "show 64.00 GiB at 16 bits, 4 times the true 16.00 GiB." in out
 
 
+def test_the_formula_of_nf4_gives_the_bytes_that_are_counted(qwen35):
+    out = qwen35("--explain", "--quant", "nf4")[1]
+    weights, matrices = 32 * 3 * 2_560 * 9_216, 32 * 3
+    assert f"{weights // 2 + 4 * weights // 64 + 64 * matrices:,}  MLP (nf4-b64)" in out
+    assert "each nf4 one 64 for its values" in out
+
+
 def test_pictures_parts_and_sequences_are_counted(qwen35):
     def total(*arguments):
         return json.loads(qwen35("--json", *arguments)[1])["total_bytes"]

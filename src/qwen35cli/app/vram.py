@@ -403,7 +403,7 @@ def explain(answer: Answer) -> list[str]:
     lines += [f"  {part.nbytes:>15,}  {part.label}" for part in estimate.weights]
     lines += [
         "  int8: N·K + 2·N bytes; int4: N·K/2 + 2·N·K/group; nf4 in memory: N·K/2 + 4·N·K/block; "
-        "each int4 and int8 matrix has 16 bytes for its shape",
+        "each int4 and int8 matrix has 16 bytes for its shape, each nf4 one 64 for its values",
         "",
         f"KV cache = layers with keys · 2 · KV heads · (head width · bytes{scale}) · context · "
         "sequences",
