@@ -1,12 +1,13 @@
 """`qwen35 bench` on the command line: both streams, exit codes."""
 
 import json
+from contextlib import closing
 
 import pytest
 import torch
 
 from qwen35cli.app import bench as measuring
-from qwen35cli.app.bench.results import Prefilled
+from qwen35cli.app.bench.results import Prefilled, Running
 from qwen35cli.cli import run
 from qwen35cli.cli.terminal import Terminal
 
@@ -84,6 +85,30 @@ def test_ctrl_c_tells_what_was_measured(qwen35, monkeypatch):
     assert err == "(interrupted; 1 of 2 were measured, the last in 2 of 2 runs)\n"
     code, out, _ = qwen35(*BENCH, "--json")
     assert code == 130 and json.loads(out)["interrupted"] is True
+
+
+@pytest.mark.parametrize(
+    ("phase", "number", "said"),
+    [
+        ("prefill", 2, "one run · "),
+        ("prefill", 3, "medians of 2 runs · "),
+        ("decode", 2, "medians of 1 to 3 runs · "),
+    ],
+)
+def test_the_medians_are_of_the_runs_that_were_made(qwen35, monkeypatch, phase, number, said):
+    whole = measuring.run
+
+    def interrupted(bench):
+        with closing(whole(bench)) as events:
+            for event in events:
+                yield event
+                if isinstance(event, Running) and (event.phase, event.number) == (phase, number):
+                    raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "run", interrupted)
+    code, out, _ = qwen35(*BENCH, "--runs", "3")
+    assert code == 130
+    assert out.splitlines()[-1].startswith(said)
 
 
 @pytest.mark.parametrize("where", ["prepare", "load", "run"])

@@ -202,8 +202,10 @@ def _show(measured: "Bench", terminal: Terminal) -> None:
             table.add_row(f"{each.ctx:,}", *_speeds(each.speeds), reads, share)
         terminal.show(table)
         terminal.show("")
-    runs = measured.options.runs
-    parts = [f"medians of {runs} runs" if runs > 1 else "one run"]
+    done: list[Prefilled | Decoded] = [*measured.prefilled, *measured.decoded]
+    least, most = min(each.runs for each in done), max(each.runs for each in done)
+    runs = f"{most}" if least == most else f"{least} to {most}"
+    parts = [f"medians of {runs} runs" if most > 1 else "one run"]
     parts += [f"{measured.decoded[0].count} tokens decoded in each"] if measured.decoded else []
     parts.append(f"loaded in {measured.loaded.load_s:.1f} s")
     if measured.peak is not None:
