@@ -141,12 +141,19 @@ def test_the_comparison_marks_what_fits(qwen35):
     code, out, _ = qwen35("--compare", "--gpu", "rtx 4060", "--ctx", "8k")
     assert code == 0
     rows = [line.split() for line in out.splitlines()]
-    assert len(rows) == 2 + 8
-    assert rows[1][:3] == ["weights", "KV", "8,192"]
-    assert rows[2][:4] == ["bf16", "bf16", "9.52", "✗"]
-    assert rows[6][:4] == ["int4", "bf16", "4.13", "✓"]
+    assert len(rows) == 3 + 8
+    assert rows[2][:3] == ["weights", "KV", "8,192"]
+    assert rows[3][:4] == ["bf16", "bf16", "9.52", "✗"]
+    assert rows[7][:4] == ["int4", "bf16", "4.13", "✓"]
     compared = json.loads(qwen35("--compare", "--gpu", "4060", "--json", "--ctx", "8k")[1])
     assert len(compared["compare"]) == 8 * 4
+
+
+def test_the_comparison_says_at_which_context_its_speeds_are(qwen35):
+    lines = qwen35("--compare", "--gpu", "4090", "--ctx", "128k")[1].splitlines()
+    assert lines[1].split() == ["tokens/s"] and lines[2].endswith(" at 8,192")
+    speed = re.search(r"; ([^;\n]*) tokens/s$", qwen35("--gpu", "4090", "--ctx", "8k")[1], re.M)
+    assert lines[7].startswith("int4     bf16 ") and lines[7].endswith(f"  {speed[1]}")
 
 
 def test_the_explanation_shows_the_figure_seen_elsewhere(qwen35):

@@ -188,10 +188,14 @@ def comparison(answers: Sequence[Answer], columns: int | None = None) -> list[Ta
     if target is not None:
         usable = target.gpu.usable
         least = [row.estimates[0] for row in rows]
+        first = rows[0].estimates[0].setting.ctx
         speeds = [tokens_per_s(each, target.gpu) if each.fits(usable) else None for each in least]
         rest += [
             _Column("largest context", [_tokens(each.largest_context(usable)) for each in least]),
-            _Column("tokens/s", [_speed(speed) if speed else "–" for speed in speeds]),
+            _Column(
+                f"tokens/s\nat {first:,}",
+                [_speed(speed) if speed else "–" for speed in speeds],
+            ),
         ]
     return _stacked(names, rest, columns, title)
 
