@@ -50,6 +50,8 @@ def test_every_card_is_found_by_its_own_name(gpu):
         ("rtx-3060", "GeForce RTX 3060 12GB"),
         ("NVIDIA GeForce RTX 3060", "GeForce RTX 3060 12GB"),
         ("5060ti 16 GB", "GeForce RTX 5060 Ti 16GB"),
+        ("RTX4070Ti", "GeForce RTX 4070 Ti"),
+        ("RX7900XT", "Radeon RX 7900 XT"),
         ("T4", "Tesla T4"),
         ("L4", "L4"),
         ("L40S", "L40S"),

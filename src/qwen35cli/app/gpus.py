@@ -127,8 +127,9 @@ def named(device: str) -> Gpu | None:
 def _words(text: str) -> set[str]:
     """`RTX-5060Ti 16 GB` -> rtx, 5060, ti, 16gb."""
     text = re.sub(rf"(\d+)\s*{UNIT}\b", r"\1gb", text.lower())
-    text = re.sub(r"\b(\d{4})(ti|super)\b", r"\1 \2", text)
-    return set(re.findall(r"[a-z0-9.+]+", re.sub(r"\b(rtx|gtx|rx)(\d{4})", r"\1 \2", text)))
+    text = re.sub(r"\b(rtx|gtx|rx)(\d{4})", r"\1 \2", text)
+    text = re.sub(r"\b(\d{4})(ti|super|xtx?)\b", r"\1 \2", text)
+    return set(re.findall(r"[a-z0-9.+]+", text))
 
 
 def _without_sizes(words: Iterable[str]) -> set[str]:
