@@ -108,5 +108,19 @@ def test_no_memory_at_all_is_refused():
         gpus.parse("0GB")
 
 
+@pytest.mark.parametrize(
+    ("driver", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100 SXM5 80GB"),
+        ("NVIDIA H100 PCIe", "H100 PCIe 80GB"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000 Blackwell"),
+    ],
+)
+def test_a_card_is_known_by_what_its_driver_calls_it(driver, name):
+    found = gpus.named(driver)
+    assert found is not None and found.name == name
+
+
 def test_what_a_driver_says_that_is_not_listed_is_no_card():
     assert gpus.named("Some Future GPU 9000") is None

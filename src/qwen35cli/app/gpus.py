@@ -20,6 +20,7 @@ COMMON = (
 )
 LEAST = (8, 0)  # as in kernels/triton, which would import torch
 BRANDS = {"nvidia", "amd", "intel", "geforce", "radeon", "tesla", "apple", "instinct", "gpu"}
+BRANDS |= {"generation", "workstation", "edition"}  # as drivers go on behind a name
 FILLERS = BRANDS | {"rtx", "gtx", "rx", "arc", "sxm4", "sxm5", "sxm2", "pcie", "unified", "gb10"}
 OTHER = {"ti", "super", "xt", "laptop"}  # one such word more is another card
 UNIT = r"(?:g|gb|gib)"
@@ -127,6 +128,7 @@ def named(device: str) -> Gpu | None:
 def _words(text: str) -> set[str]:
     """`RTX-5060Ti 16 GB` -> rtx, 5060, ti, 16gb."""
     text = re.sub(rf"(\d+)\s*{UNIT}\b", r"\1gb", text.lower())
+    text = re.sub(r"\bhbm3\b", "sxm5", text)  # so a driver calls an H100 of that form
     text = re.sub(r"\b(rtx|gtx|rx)(\d{4})", r"\1 \2", text)
     text = re.sub(r"\b(\d{4})(ti|super|xtx?)\b", r"\1 \2", text)
     return set(re.findall(r"[a-z0-9.+]+", text))
