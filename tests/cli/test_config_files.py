@@ -379,6 +379,7 @@ def test_files_that_cannot_be_read(home, monkeypatch):
     path.rmdir()
     path.write_bytes(b"#" * (toml_file.MOST_BYTES + 1))
     assert refused().message == f"{path} cannot be read: it has more than 1 MiB"
+    assert refused().hint == "it takes a file of at most 1 MiB that you may read"
     path.write_bytes(b"\xef\xbb\xbfseed = 5\r\ntop_k = 3\r\n")  # as an editor on Windows leaves it
     assert (value("seed"), value("top_k")) == (5, 3)
     path.unlink()

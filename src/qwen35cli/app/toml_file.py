@@ -27,7 +27,8 @@ def read_toml(path: Path, hint: str) -> tuple[str, dict[str, Any]]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}, line {line}: it is not UTF-8", "save it as UTF-8") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {reason(error)}", hint) from None
+        unread = f"{path} cannot be read: {reason(error)}"
+        raise UsageError(unread, "it takes a file of at most 1 MiB that you may read") from None
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
