@@ -15,9 +15,12 @@ from PIL import Image
 from qwen35cli.app import load, vram
 from qwen35cli.app.estimate import GIB, size
 from qwen35cli.app.gpus import Gpu
+from qwen35cli.checkpoint.names import VISION
+from qwen35cli.checkpoint.write import write_checkpoint
 from qwen35cli.cli import run
 from qwen35cli.kernels import select
 from tests.scripted import PATIENCE, environment
+from tests.tiny import checkpoint_state, tiny_config, tiny_model
 
 
 @pytest.fixture
@@ -320,6 +323,19 @@ def test_the_table_of_cards_is_that_of_cards_whatever_is_asked_about(qwen35, tar
     assert [card["max_ctx"] for card in beside] == [card["max_ctx"] for card in cards]
     shown = [qwen35("--ctx", "8k", *more)[1] for more in ((), ("--gpu", target))]
     assert len({re.search("GeForce RTX 3070 .*", each)[0].rstrip() for each in shown}) == 1
+
+
+def test_the_comparison_counts_only_what_the_files_hold(qwen35, tmp_path):
+    """Where the config promises a tower, text runs, and no format has more than the files."""
+    raw = tiny_config()
+    state = checkpoint_state(tiny_model(raw, dtype=torch.bfloat16))
+    text = {name: tensor for name, tensor in state.items() if not name.startswith(VISION)}
+    write_checkpoint(tmp_path, text, raw)
+    rows = json.loads(qwen35(tmp_path, "--ctx", "1k", "--compare", "--json")[1])["compare"]
+    for quant in ("bf16", "int8", "int4", "nf4"):
+        alone = json.loads(qwen35(tmp_path, "--ctx", "1k", "--quant", quant, "--json")[1])
+        compared = next(row for row in rows if (row["quant"], row["ctx"]) == (quant, 1_024))
+        assert compared["total_bytes"] == alone["total_bytes"]
 
 
 def test_a_folder_is_summed_from_its_headers(qwen35, checkpoint, tmp_path):

@@ -135,6 +135,12 @@ class Model:
         weights = {n: held for n, held in self.weights.items() if class_of(n) != "vision"}
         return replace(self, config=config, weights=weights)
 
+    def requantized(self, format: Format) -> "Model":
+        """The tensors of a bf16 checkpoint, those that it has, by the recipe of another format."""
+        plan, shapes = recipe(format), parameter_shapes(self.config)
+        own = {name: shape for name, shape in shapes.items() if name in self.weights}
+        return replace(self, quant=format, weights=held(own, plan))
+
 
 def planned(name: str, config: Config, plan: Plan) -> Model:
     """The model that quantizing by `plan` makes of a bf16 checkpoint with this config."""
@@ -495,8 +501,7 @@ def ways_out(estimate: Estimate, usable: int, *, allow: Iterable[str]) -> list[s
     if setting.drafts:
         changes.append(("--mtp off", estimate.changed(drafts=0)))
     if estimate.model.from_bf16 and estimate.model.quant in ("bf16", "int8"):
-        smaller = planned(estimate.model.name, estimate.model.config, recipe("int4"))
-        changes.append(("--quant int4", Estimate(smaller, setting)))
+        changes.append(("--quant int4", Estimate(estimate.model.requantized("int4"), setting)))
     if estimate.model.config.vision is not None and not setting.patches:
         changes.append(("--no-vision", Estimate(estimate.model.without_vision(), setting)))
     changes = [(flag, other) for flag, other in changes if flag.split()[0] in allowed]

@@ -359,7 +359,7 @@ def compare(answers: Sequence[Answer]) -> list[Row]:
     models = [first.model]
     if first.model.from_bf16:
         others = (format for format in FORMATS if format != first.model.quant)
-        made = {format: _requantized(first.model, format) for format in others}
+        made = {format: first.model.requantized(format) for format in others}
         made[first.model.quant] = first.model
         models = [made[format] for format in FORMATS]
     return [
@@ -374,11 +374,6 @@ def compare(answers: Sequence[Answer]) -> list[Row]:
         for model in models
         for kv_dtype in KV_DTYPES
     ]
-
-
-def _requantized(model: Model, format: Format) -> Model:
-    """A bf16 checkpoint's other formats, by their recipes."""
-    return planned(model.name, model.config, recipe(format))
 
 
 def explain(answer: Answer) -> list[str]:
