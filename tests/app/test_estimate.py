@@ -1,7 +1,10 @@
 """The estimate: known answers, and the same bytes as what is allocated."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -330,6 +333,16 @@ def test_memory_is_what_the_caches_take(raw, kv_dtype, triton, drafts, batch):
         assert sum(each.nbytes for each in Estimate(model, setting).memory) == cache.nbytes()
 
 
+def with_tokenizer(folder: Path, raw: dict[str, Any]) -> Path:
+    """A tiny checkpoint with the demo's tokenizer, and with its token for pictures."""
+    demo = load.resolve("demo").folder
+    image = json.loads((demo / "config.json").read_text())["image_token_id"]
+    write_tiny_checkpoint(folder, raw | {"image_token_id": image})
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / file).write_bytes((demo / file).read_bytes())
+    return folder
+
+
 @pytest.mark.parametrize("kv_dtype", ["bf16", "int8"])
 @pytest.mark.parametrize("quant", ["bf16", "int8", "int4", "nf4"])
 @pytest.mark.parametrize("name", ["demo", "tiny", "tiny untied"])
@@ -338,12 +351,7 @@ def test_a_loaded_checkpoint_takes_what_was_estimated(name, quant, kv_dtype, tmp
     from qwen35cli.app import quantize
 
     if name != "demo":
-        raw = tiny_config(tied=name == "tiny")
-        source = load.resolve("demo").folder
-        folder = write_tiny_checkpoint(tmp_path / "tiny", raw)
-        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            (folder / file).write_bytes((source / file).read_bytes())
-        name = str(folder)
+        name = str(with_tokenizer(tmp_path / "tiny", tiny_config(tied=name == "tiny")))
     for drafts in (0, 2):
         options = load.LoadOptions(
             model=name,
@@ -436,10 +444,7 @@ def test_decode_buffers_are_what_the_steps_allocate(name, quant, drafts, tmp_pat
 
     source = load.resolve("demo")
     if name != "demo":
-        folder = write_tiny_checkpoint(tmp_path / "tiny", (TAKEN | LEFT)[name])
-        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            (folder / file).write_bytes((source.folder / file).read_bytes())
-        source = load.resolve(str(folder))
+        source = load.resolve(str(with_tokenizer(tmp_path / "tiny", (TAKEN | LEFT)[name])))
     if quant != "bf16":
         plan = recipe("int4" if quant == "mixed" else quant)
         if quant == "mixed":
