@@ -302,6 +302,15 @@ def test_the_system_prompt_is_said_before_everything_and_stays_read(tmp_path):
         assert chat.leave("/exit") == 0
 
 
+def test_the_same_system_prompt_is_nothing_to_read_again(tmp_path):
+    with with_script(tmp_path, [["One."]], "-s", "Be brief.") as chat:
+        chat.say("first")
+        assert chat.say("/system Be brief.") == ["system prompt set; nothing changes"]
+        assert chat.say("/system -")[0].startswith("no system prompt: ")
+        assert chat.say("/system -") == ["no system prompt; nothing changes"]
+        assert chat.leave("/exit") == 0
+
+
 def test_numbers_of_the_last_turn_and_of_all(tmp_path):
     with with_script(tmp_path, [["One."], ["Two."]]) as chat:
         chat.say("/set stats off")

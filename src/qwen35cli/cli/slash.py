@@ -85,11 +85,15 @@ def _system(repl: "Repl", argument: str) -> None:
             conversation.system or "there is no system prompt; /system TEXT sets one"
         )
         return
+    what = "no system prompt" if argument == "-" else "system prompt set"
+    text = None if argument == "-" else argument
+    if text == conversation.system:
+        repl.terminal.note(f"{what}; nothing changes")
+        return
     repl.wait()
-    conversation.replace_system(None if argument == "-" else argument)
+    conversation.replace_system(text)
     repl.keeper.save(conversation)
     again = sum(part.tokens for part in conversation.context())
-    what = "no system prompt" if argument == "-" else "system prompt set"
     more = f": {again:,} tokens will be read again with the next message" if again else ""
     repl.terminal.note(what + more)
 
