@@ -42,6 +42,10 @@ def test_rows_are_parted(text, row):
     assert plain(text).split("\n")[2] == row
 
 
+def test_a_tab_in_a_cell_is_one_blank_and_folds_nothing():
+    assert plain("| a | b |\n|---|---|\n| x\ty | z |") == "a   │ b\n────┼──\nx y │ z\n"
+
+
 def test_a_wide_table_folds_its_widest_cells():
     text = "| k | long |\n|---|---|\n| a | " + "word " * 12 + "|\n| b | c |\n"
     lines = plain(text, 40).split("\n")[:-1]

@@ -53,7 +53,7 @@ def cells(line: str, expected: int) -> list[str]:
 
 
 def _split(line: str, pattern: re.Pattern[str]) -> list[str]:
-    text = line.strip()
+    text = line.strip().replace("\t", " ")  # as wide as a page shows it
     found = [""]
     end = 0
     for match in pattern.finditer(text):
