@@ -118,6 +118,7 @@ def test_keys(keys, text):
         ('"""a""" is quoted\r', '"""a""" is quoted'),
         ('say """a"""\r', 'say """a"""'),
         (pasted('"""Docs.\n"""\nimport os') + ENTER, '"""Docs.\n"""\nimport os'),
+        (pasted('"""Docs."""\nx = """a"""') + ENTER, '"""Docs."""\nx = """a"""'),
     ],
 )
 def test_blocks(keys, text):

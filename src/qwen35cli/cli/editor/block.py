@@ -12,8 +12,10 @@ def is_open(text: str) -> bool:
 
 
 def content(text: str) -> str:
-    """What stands between the fences of a block; any other text as it is."""
+    """What stands between the fences of a block; any other text as it is, also one that ends with a
+    fence behind the one that closed it.
+    """
     block = text.strip()
-    if len(block) < 2 * len(FENCE) or not (block.startswith(FENCE) and block.endswith(FENCE)):
+    if not (block.endswith(FENCE) and is_open(block.removesuffix(FENCE))):
         return text
     return block.removeprefix(FENCE).removesuffix(FENCE).strip("\n")
