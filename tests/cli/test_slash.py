@@ -48,6 +48,7 @@ def test_a_command_that_takes_nothing_says_so():
         ("text\n\n    indented\n", ["indented\n"]),
         ("```\ncut off", ["cut off"]),
         ("```\n```", [""]),
+        ("<details>\n<summary>More</summary>\n```py\na\n```\n</details>", ["a\n"]),
     ],
 )
 def test_blocks_of_code(text, blocks):

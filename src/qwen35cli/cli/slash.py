@@ -267,7 +267,8 @@ def code_blocks(text: str) -> list[str]:
     """The contents of the blocks of code in a Markdown text, in order."""
     from markdown_it import MarkdownIt
 
-    tokens = MarkdownIt("commonmark").parse(text)
+    parser = MarkdownIt("commonmark").disable("html_block")  # shown as text, what is in it as code
+    tokens = parser.parse(text)
     return [token.content for token in tokens if token.type in ("fence", "code_block")]
 
 
