@@ -311,6 +311,12 @@ def test_the_same_system_prompt_is_nothing_to_read_again(tmp_path):
         assert chat.leave("/exit") == 0
 
 
+def test_a_system_prompt_is_shown_line_by_line(tmp_path):
+    with with_script(tmp_path, [], "-s", "Be brief.\n\nBe kind.") as chat:
+        assert chat.say("/system") == ["Be brief.", "Be kind."]
+        assert chat.leave("/exit") == 0
+
+
 def test_numbers_of_the_last_turn_and_of_all(tmp_path):
     with with_script(tmp_path, [["One."], ["Two."]]) as chat:
         chat.say("/set stats off")

@@ -81,9 +81,9 @@ def _read(repl: "Repl", argument: str) -> None:
 def _system(repl: "Repl", argument: str) -> None:
     conversation = repl.conversation
     if not argument:
-        repl.terminal.reply(
-            conversation.system or "there is no system prompt; /system TEXT sets one"
-        )
+        shown = conversation.system or "there is no system prompt; /system TEXT sets one"
+        for line in shown.split("\n"):
+            repl.terminal.reply(line)
         return
     what = "no system prompt" if argument == "-" else "system prompt set"
     text = None if argument == "-" else argument
