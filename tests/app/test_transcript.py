@@ -79,6 +79,13 @@ def test_what_is_no_name(name):
         checked_name(name)
 
 
+@pytest.mark.parametrize("name", ["last", "20261126-0912-a1b2"])
+def test_a_name_that_means_a_session_already_is_told_as_that(name):
+    with pytest.raises(UsageError, match="cannot be the name of a session") as caught:
+        checked_name(name)
+    assert caught.value.hint.startswith("another name: ")
+
+
 def test_a_name_is_kept_composed():
     assert checked_name("bu\u0308ro") == "büro"
 

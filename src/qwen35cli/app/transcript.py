@@ -85,7 +85,12 @@ def checked_name(name: str) -> str:
         UsageError: it is none that a session can have.
     """
     name = unicodedata.normalize("NFC", name)
-    if not NAME.fullmatch(name) or name == LAST or ID.fullmatch(name):
+    if name == LAST or ID.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a session",
+            "another name: `last` and the number of a session name one already",
+        )
+    if not NAME.fullmatch(name):
         raise UsageError(
             f"{name[:80]!r} cannot be the name of a session",
             "1 to 64 letters, digits, '-', '_' and '.', a letter or digit first",
