@@ -141,6 +141,33 @@ def test_a_full_cache_is_refused_before_anything_changes(runners):
         ours.step(51)
 
 
+@pytest.mark.parametrize("way", ["reset", "restore"])
+def test_layers_that_were_left_out_of_step_go_on_in_step(runners, monkeypatch, way):
+    """Steps take the log of one layer's last step for that of all; prompts and states do not."""
+    ours, plain = runners()
+    for runner in (ours, plain):
+        read(runner)
+    saved = ours.snapshot()
+    advance, moved = DeltaCache.advance, []
+
+    def interrupted(layer, tokens, **options):
+        moved.append(layer)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return advance(layer, tokens, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(DeltaCache, "advance", interrupted)
+        ours.step(50)
+    if way == "reset":
+        ours.reset()
+        read(ours)
+    else:
+        ours.restore(saved)
+    close(ours.step(51), plain.step(51))
+    close(read(ours, [52, 53]), read(plain, [52, 53]))
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_the_device_draws_the_tokens_of_the_plain_loop(runners, sampling):
     found = []

@@ -228,7 +228,7 @@ class DeltaCache:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.kept = self.length = 0
+        self.kept = self.length = self.last = 0
         self.state.zero_()
         self.rows.zero_()
 
@@ -242,7 +242,7 @@ class DeltaCache:
         )
 
     def restore(self, saved: SavedDelta) -> None:
-        self.kept = 0
+        self.kept = self.last = 0  # `last` too: steps take it for that of all layers
         self.state.copy_(saved.state)
         self.rows.copy_(saved.rows)
         self.length = saved.length
