@@ -1,10 +1,14 @@
 """Ctrl-C, SIGTERM, Ctrl-D and a terminal that goes away, in every phase of a chat."""
 
 import json
+import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
+from qwen35cli.cli.answer import show
+from qwen35cli.engine.runner import Prefill
 from tests import fakes
 from tests.cli.chats import CTRL_C, CTRL_D, with_demo, with_script
 from tests.cli.test_repl_commands import OPENING, OVERHEAD, counted, editor
@@ -181,6 +185,26 @@ def test_a_second_time_leaves_at_once(tmp_path, thinking):
         with with_script(tmp_path, [["Now."]], "-c") as chat:  # and stands in the line
             chat.ready("one")
             assert chat.enter()[0] == "Now."
+
+
+def test_a_second_time_while_an_answer_is_put_away_leaves_as_well(monkeypatch):
+    """Interrupted in that the chat would go on from memory that is half put away."""
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+
+    def events():
+        try:
+            signal.raise_signal(signal.SIGINT)
+            yield Prefill(1, 2)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    result = SimpleNamespace(finish_reason="stop")
+    nothing = SimpleNamespace(
+        status=lambda text: None, clear_status=lambda: None, end=lambda result: None
+    )
+    show(events(), SimpleNamespace(result=result), nothing, nothing, explain=False)
+    assert left == [130]
 
 
 def test_while_it_is_typed(tmp_path):

@@ -213,7 +213,7 @@ def show(
     """
     start, waiting = time.perf_counter(), None
     terminal.status("reading …")
-    with closing(events), Stop() as stop:
+    with Stop() as stop, closing(events):  # closing it puts the memory in order
         for event in events:
             if isinstance(event, Prefill):
                 terminal.status(reading(event, time.perf_counter() - start))
