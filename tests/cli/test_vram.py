@@ -498,6 +498,14 @@ def test_measuring_shows_a_table_of_both(qwen35):
     assert [line.split()[0] for line in lines if line][-2:] == ["total", "residue:"]
 
 
+def test_what_else_is_asked_for_comes_behind_what_was_measured(qwen35):
+    for flag, line in (("--compare", "weights  KV "), ("--explain", "KV cache = layers with")):
+        code, out, err = qwen35("demo", "--measure", "--ctx", "1k", flag)
+        assert code == 0, err
+        measured, _, behind = out.partition("\nresidue: ")
+        assert "predicted" in measured and f"\n{line}" in behind
+
+
 # -- as a process ----------------------------------------------------------------------------------
 
 

@@ -74,9 +74,11 @@ def vram(context: typer.Context, model: Model = None, *, flags: VramFlags) -> No
             if measured is not None:
                 value["measured"] = measured
             terminal.write_json(value)
-    elif measured is None:
+    elif measured is None or flags.compare or flags.explain:
         from . import tables  # late: Rich
 
+        if measured is not None:
+            terminal.show("")
         tables.show(answers, flags, terminal)
     refuse(answers)
 
