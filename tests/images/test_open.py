@@ -170,6 +170,13 @@ def test_a_transparent_colour_has_the_depth_of_its_picture(depth, samples, hidde
     assert [picture.getpixel((x, 0)) for x in range(2)] == seen
 
 
+def test_a_transparent_colour_of_no_picture_is_damage():
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"tRNS", bytes(6)) + chunk(b"IEND", b"")
+    with pytest.raises(UsageError, match="x is damaged: cannot load this image"):
+        decode_image(data, "x")
+
+
 def test_sixteen_bits_are_scaled_not_clipped():
     samples = [0, 128, 129, 257, 1_000, 32_768, 65_406, 65_407, 65_535]
     picture = Image.frombytes("I;16", (len(samples), 1), struct.pack(f"<{len(samples)}H", *samples))
