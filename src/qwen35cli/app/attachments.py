@@ -14,7 +14,16 @@ from pathlib import Path
 from qwen35cli.errors import UsageError
 from qwen35cli.images.open import printable
 
-from .paths import PATH_FORM, exists, expand, in_a_folder, is_picture, split_paths, unescaped
+from .paths import (
+    PATH_FORM,
+    PICTURES,
+    exists,
+    expand,
+    in_a_folder,
+    is_picture,
+    split_paths,
+    unescaped,
+)
 from .question import MAX_TEXT_BYTES, Document, Picture, Question, read_document
 
 # What the names of text files end in: `@notes.txt` is meant as one, `@app.get` and `@anna.b` not.
@@ -28,7 +37,7 @@ TEXTS = (
 GAP = re.compile(r"[ \t\r\n,;:(\[{<«“‘（「『《【：，。、；！？]+")
 QUOTED = re.compile(r"""(@?)(["'])((?:(?!\2)[^\n])+)\2""")
 PLAIN = re.compile(r"(@?)((?:\\[^\n]|[^ \t\r\n\\])+|\\)")
-IMAGE_END = re.compile(r"(?i)\.(?:png|jpe?g|webp|gif|bmp|hei[cf]|avif|tiff?)(?![A-Za-z0-9_])")
+IMAGE_END = re.compile(rf"(?i)(?:{'|'.join(map(re.escape, sorted(PICTURES)))})(?![A-Za-z0-9_])")
 AFTER_IMAGE = re.compile(r"""[,;:]|['’]s|[^\x00-\x7f]|[.!?)\]}>"'*]*\Z""")
 INNER_FORM = re.compile(r"(?<=[^\x00-\x7f])(?:~?/|\.\.?/|(?i:file://)|[A-Za-z]:[\\/])")
 PUNCTUATION = ".,;:!?)]}>\"'”’»*。，、；：！？）」』》】"

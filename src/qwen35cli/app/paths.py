@@ -14,7 +14,8 @@ from qwen35cli.images.open import printable
 from .source import expanded
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
-UNREAD_IMAGES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff"})  # meant as pictures too
+UNREAD_IMAGES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff"})
+PICTURES = IMAGES | UNREAD_IMAGES  # what ends so is meant as a picture, whether it is read or not
 PATH_FORM = re.compile(r"~?/|\.\.?/|(?i:file://)|[A-Za-z]:[\\/]")
 DRIVE = re.compile(r"/?([A-Za-z]):[\\/]")
 WINDOWS = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\")
@@ -70,7 +71,7 @@ def in_a_folder(path: str) -> bool:
 def is_picture(path: str) -> bool:
     """Whether a name ends as those of pictures do; what the file holds is not looked at."""
     local = "://" not in path or path.lower().startswith("file://")
-    return local and Path(path).suffix.lower() in IMAGES | UNREAD_IMAGES
+    return local and Path(path).suffix.lower() in PICTURES
 
 
 def unescaped(written: str) -> str:
