@@ -67,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         states = States(Path(folder), loaded.opened)
         start = time.perf_counter()
-        figures["saved_bytes"] = states.save(loaded.memory, "session")
+        _, figures["saved_bytes"] = states.save(loaded.memory, "session")
         figures["save_s"] = time.perf_counter() - start
         del loaded
         fresh = loading.load(loading.open_model(options))
